@@ -1,0 +1,1 @@
+"""Features kept between prompts: what they are called and where they lie."""

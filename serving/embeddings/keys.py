@@ -1,0 +1,24 @@
+"""What Features are the same Features: the key, and the handle that a client holds in its place."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+HANDLE_PART = 32
+"""Hex digits of each half of a handle: 128 bits of the content key, 128 bits of the Features' key."""
+
+
+def features_key(tenant: str, model_digest: str, preprocessing_id: str, content_key: str) -> str:
+    """Hex sha256 of everything that decides the Features: for whom, by which weights, from which pixels.
+
+    `preprocessing_id`: names the family's preprocessing and its version. `content_key`: the image's bytes, layout and
+    view with its window (`EncodedImage.content_key`).
+    """
+    parts = json.dumps([tenant, model_digest, preprocessing_id, content_key])
+    return hashlib.sha256(parts.encode()).hexdigest()
+
+
+def handle_of(content_key: str, key: str) -> str:
+    """The handle that a client gets: the router reads its first half (affinity), the store its whole."""
+    return f"{content_key[:HANDLE_PART]}.{key[:HANDLE_PART]}"

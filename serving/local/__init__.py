@@ -1,0 +1,1 @@
+"""One machine: the embedded Triton, a local Ray, and the commands over them."""

@@ -1,0 +1,134 @@
+"""Every metric, its unit, its labels and its buckets. Nothing else in the project creates a metric.
+
+Replicas are many processes on a node: with ``PROMETHEUS_MULTIPROC_DIR`` set (``medserve up`` sets it) each process writes
+memory-mapped files there, and a scrape adds them up, whichever process answers it. Labels are bounded: routes, pools,
+models, stages, outcomes and priorities; never an image, a user or a patient.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from serving.telemetry.stages import STAGES
+
+BUCKETS_S = (
+    0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2.5, 5, 10, 30, 60,
+)  # fmt: skip
+PREFIX = "medserve_"
+ROUTES = ("infer", "segment", "images", "classify", "embed", "models")
+OUTCOMES = ("ok", "client_error", "shed", "deadline", "server_error")
+SHED_REASONS = ("pool_full", "over_quota")
+CACHE_OUTCOMES = ("hit", "miss", "coalesced")
+AFFINITY_OUTCOMES = ("hit", "miss")
+
+
+class Metrics:
+    """The metrics of one process. Make one a process."""
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        request = ("route", "pool", "model", "outcome", "priority")
+        self.requests = Counter("medserve_requests", "Requests answered.", request, registry=registry)
+        self.request_duration = Histogram(
+            "medserve_request_duration_seconds", "From the whole body to the answer, seconds.", request,
+            buckets=BUCKETS_S, registry=registry,
+        )  # fmt: skip
+        self.stage_duration = Histogram(
+            "medserve_stage_duration_seconds", "One stage of one request, seconds.", ("pool", "model", "stage"),
+            buckets=BUCKETS_S, registry=registry,
+        )  # fmt: skip
+        self.shed = Counter("medserve_shed", "Requests refused at the door.", ("pool", "reason"), registry=registry)
+        self.deadline_exceeded = Counter(
+            "medserve_deadline_exceeded", "Deadlines that passed, by where it was noticed.", ("stage",), registry=registry
+        )
+        self.features_cache = Counter(
+            "medserve_features_cache", "Look-ups of Features.", ("pool", "outcome"), registry=registry
+        )
+        self.features_evictions = Counter(
+            "medserve_features_cache_evictions", "Features dropped for room or age.", ("pool",), registry=registry
+        )
+        self.features_bytes = Gauge(
+            "medserve_features_cache_bytes",
+            "Bytes of Features kept.",
+            ("pool",),
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.affinity = Counter(
+            "medserve_affinity", "Prompts by handle that found their Features where they landed, or not.",
+            ("pool", "outcome"), registry=registry,
+        )  # fmt: skip
+
+    def prepare_edge(self, pools: Iterable[str]) -> None:
+        """Create the front's series at zero."""
+        for stage in ("edge", "router", "pool"):
+            self.deadline_exceeded.labels(stage)
+        for pool in pools:
+            for reason in SHED_REASONS:
+                self.shed.labels(pool, reason)
+
+    def prepare_pool(self, pool: str, models: Iterable[str]) -> None:
+        """Create a pool's series at zero."""
+        for model in models:
+            for stage in STAGES:
+                self.stage_duration.labels(pool, model, stage)
+        for outcome in CACHE_OUTCOMES:
+            self.features_cache.labels(pool, outcome)
+        for outcome in AFFINITY_OUTCOMES:
+            self.affinity.labels(pool, outcome)
+        self.features_evictions.labels(pool)
+        self.features_bytes.labels(pool).set(0)
+
+    def observe_request(self, route: str, pool: str, model: str, outcome: str, priority: str, seconds: float) -> None:
+        """Count and time one answered request."""
+        self.requests.labels(route, pool, model, outcome, priority).inc()
+        self.request_duration.labels(route, pool, model, outcome, priority).observe(seconds)
+
+    def observe_shed(self, pool: str, reason: str) -> None:
+        """Count one request refused at the door; `reason` one of SHED_REASONS."""
+        self.shed.labels(pool, reason).inc()
+
+    def observe_deadline(self, stage: str) -> None:
+        """Count one deadline that had passed when `stage` (edge, router or pool) looked."""
+        self.deadline_exceeded.labels(stage).inc()
+
+    def observe_stages(self, pool: str, model: str, stages: Mapping[str, float]) -> None:
+        """Time the stages of one request, seconds each."""
+        for stage, seconds in stages.items():
+            self.stage_duration.labels(pool, model, stage).observe(seconds)
+
+    def scrape(self) -> bytes:
+        """The text exposition: of the whole node in multiprocess mode, else of this process."""
+        folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        if not folder:
+            return generate_latest(self.registry)
+        _forget_gauges_of_the_dead(Path(folder))
+        registry = CollectorRegistry()
+        registry.register(_Ours(MultiProcessCollector(None, path=folder)))  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
+
+
+class _Ours:
+    """Of what a collector finds, this product's metrics: Ray's processes write theirs into the same folder."""
+
+    def __init__(self, collector: MultiProcessCollector) -> None:
+        self._collector = collector
+
+    def collect(self) -> Iterable[Metric]:
+        """The metric families whose names begin with `medserve_`."""
+        return (m for m in self._collector.collect() if m.name.startswith(PREFIX))  # type: ignore[no-untyped-call]
+
+
+def _forget_gauges_of_the_dead(folder: Path) -> None:
+    """Counters outlive their process, live gauges must not: a killed replica cannot say goodbye."""
+    for path in folder.glob("gauge_live*_*.db"):
+        found = re.search(r"_(\d+)\.db$", path.name)
+        if found and not Path(f"/proc/{found[1]}").exists():
+            mark_process_dead(int(found[1]), path=str(folder))  # type: ignore[no-untyped-call]
