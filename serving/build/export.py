@@ -1,0 +1,121 @@
+"""PyTorch module -> ONNX with dynamic axes -> what the CPU profile runs; and how far each is from the module."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from serving.errors import SetupError
+
+OPSET = 20
+"""17 keeps LayerNormalization one operator, 20 keeps Gelu one: runtimes need not find them again among smaller ones."""
+
+TOLERANCE = 1e-4
+"""Largest difference to the module, relative to the output's largest value, that a build accepts."""
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One engine to be: the module, example inputs that fix rank and dtype, and which axes vary.
+
+    `axes`: input -> {axis: name}; equal names are equal sizes. `outputs` in the module's order. `backend`: of the CPU profile.
+    `reference`: what the engine is compared with, where the module itself is a rewritten form of it.
+    """
+
+    module: nn.Module
+    inputs: dict[str, Tensor]
+    axes: dict[str, dict[int, str]]
+    outputs: tuple[str, ...]
+    backend: str
+    reference: nn.Module | None = None
+
+
+def to_onnx(part: Part, path: Path) -> None:
+    """Write the graph, weights inside. Float32 throughout and strongly typed: TensorRT takes precision from the graph."""
+    dims = {name: torch.export.Dim(name, min=1, max=4096) for axes in part.axes.values() for name in axes.values()}
+    shapes = {name: {axis: dims[dim] for axis, dim in part.axes.get(name, {}).items()} or None for name in part.inputs}
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        level = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+        try:
+            program = torch.onnx.export(
+                part.module.eval(), tuple(part.inputs.values()), None, dynamo=True, opset_version=OPSET,
+                input_names=list(part.inputs), output_names=list(part.outputs), dynamic_shapes=shapes, verbose=False,
+            )  # fmt: skip
+            assert program is not None
+            _free_names(program.model.graph, part.outputs)
+            program.save(str(path), external_data=False)
+        finally:
+            logging.disable(level)
+
+
+def _free_names(graph: Any, names: tuple[str, ...]) -> None:
+    """Inner values that took an output's name (an `embedding` operator's, say) get another."""
+    outputs = {id(value) for value in graph.outputs}
+    for node in graph:
+        for value in node.outputs:
+            if value.name in names and id(value) not in outputs:
+                value.name = f"{value.name}_inner"
+
+
+def to_openvino(onnx_path: Path, xml_path: Path) -> None:
+    """Write the intermediate representation in float32."""
+    import openvino as ov
+
+    ov.save_model(ov.convert_model(str(onnx_path)), str(xml_path), compress_to_fp16=False)
+
+
+def runner(folder: Path, backend: str) -> Callable[[Arrays], list[npt.NDArray[Any]]]:
+    """The engine as the CPU profile runs it, in this process: inputs -> outputs in graph order."""
+    if backend == "openvino":
+        import openvino as ov
+
+        compiled = ov.Core().compile_model(str(folder / "model.xml"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        request = compiled.create_infer_request()
+        return lambda inputs: [np.array(value) for value in request.infer(inputs).values()]
+    import onnxruntime as ort
+
+    session = ort.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
+    return lambda inputs: list(session.run(None, inputs))
+
+
+def compare(part: Part, folder: Path, samples: list[Arrays]) -> dict[str, float]:
+    """Largest difference to the module over the samples, per output, with the output's scale.
+
+    Raises SetupError where it is above TOLERANCE of the scale.
+    """
+    run = runner(folder, part.backend)
+    worst: dict[str, float] = {}
+    scale: dict[str, float] = {}
+    for sample in samples:
+        with torch.inference_mode():
+            expected = (part.reference or part.module)(*(torch.from_numpy(sample[name]) for name in part.inputs))
+        expected = expected if isinstance(expected, tuple) else (expected,)
+        for name, want, got in zip(part.outputs, expected, run(sample), strict=True):
+            worst[name] = max(worst.get(name, 0.0), float(np.abs(want.numpy() - got).max()))
+            scale[name] = max(scale.get(name, 0.0), float(want.abs().max()))
+    for name, difference in worst.items():
+        if not difference <= TOLERANCE * scale[name]:
+            raise SetupError(f"the built engine differs from PyTorch: {name} by {difference:.1e} at scale {scale[name]:.1e}")
+    return {**{f"{n}_max_abs": v for n, v in worst.items()}, **{f"{n}_scale": v for n, v in scale.items()}}
+
+
+def versions() -> Mapping[str, str]:
+    """Of the libraries that a build depends on."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("torch", "onnx", "onnxscript", "openvino", "onnxruntime")}
