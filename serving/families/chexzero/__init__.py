@@ -1,0 +1,1 @@
+"""CheXzero: chest radiographs and findings -> a probability for each finding, from a positive and a negative sentence."""

@@ -1,0 +1,72 @@
+"""The family protocol: how one kind of model answers a request. Plain objects: no Ray, no wire, no Triton names."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy.typing as npt
+
+from serving.domain.answer import Answer
+from serving.domain.image import EncodedImage, Image
+from serving.domain.request import Request
+from serving.embeddings.store import FeaturesStore
+from serving.engines.engine import Engine, EngineSpec
+from serving.manifest import EngineRecord, Manifest
+from serving.telemetry.stages import Stages
+
+T = TypeVar("T")
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What a family is given to work with.
+
+    `engine`: opens the engine of a spec and a built record. `decode`: bytes -> pixels, blocking. `run`: runs a blocking
+    function in the pool's threads. `store`: the Features store of this replica. `place`: moves an array to where engines read
+    it without a copy; blocking, the same array where there is no such place.
+    """
+
+    engine: Callable[[EngineSpec, EngineRecord], Engine]
+    decode: Callable[[EncodedImage], Image]
+    run: Callable[[Callable[[], Any]], Awaitable[Any]]
+    store: FeaturesStore
+    place: Callable[[Array], Array] = lambda array: array
+
+
+class Family(Protocol):
+    """One served model."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """The built model behind it."""
+        ...
+
+    async def answer(self, request: Request, stages: Stages) -> Answer:
+        """Answer a request whose task this family's pool takes. Raises Fault."""
+        ...
+
+
+class FamilyDeclaration(Protocol):
+    """What a family says of itself before any model of it is built: a module-level value in each folder's `family.py`."""
+
+    name: str
+    pool: str
+    tasks: frozenset[type]
+
+    def specs(self, manifest: Manifest) -> Mapping[str, EngineSpec]:
+        """part -> spec of the engines that a model of this family has."""
+        ...
+
+    def open(self, manifest: Manifest, tools: Tools) -> Family:
+        """The served model."""
+        ...
+
+    def limits(self, manifest: Manifest) -> Mapping[str, Any]:
+        """Limits that `/v1/models` shows."""
+        ...
+
+
+Declarations = Sequence[FamilyDeclaration]

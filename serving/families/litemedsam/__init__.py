@@ -1,0 +1,1 @@
+"""LiteMedSAM: boxes, clicks and earlier logits on one picture -> masks."""

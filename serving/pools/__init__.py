@@ -1,0 +1,1 @@
+"""Pools: one kind of model each, as Ray Serve deployments over a plain class."""

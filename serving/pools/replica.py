@@ -1,0 +1,72 @@
+"""The Ray Serve shell of a pool replica, and the router's way to it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import BackPressureError, RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from serving.domain.answer import Answer
+from serving.domain.request import Request
+from serving.errors import Fault, Kind
+from serving.pools.pool import Pool
+from serving.router.admission import Permit
+
+log = logging.getLogger(__name__)
+
+RETRY_AFTER_S = 1.0
+
+
+@serve.deployment
+class PoolReplica:
+    """A shell around `Pool`; `open_pool` builds it in the replica's process."""
+
+    async def __init__(self, open_pool: Callable[[], Pool], warm_up_s: float) -> None:  # type: ignore[misc]  # Ray awaits it
+        self._pool = open_pool()
+        await self._pool.warm_up(warm_up_s)
+
+    async def answer(self, request: Request) -> Answer | Fault:
+        """The answer or the Fault, as a value."""
+        return await self._pool.answer(request)
+
+    async def readiness(self) -> str:
+        """ "ready", or why not."""
+        return await self._pool.readiness()
+
+
+class RayPoolClient:
+    """Implements `router.router.PoolClient` over a deployment handle."""
+
+    def __init__(self, pool: str, handle: DeploymentHandle[Any]) -> None:
+        self._pool = pool
+        self._handle = handle
+
+    async def answer(self, request: Request, affinity: str, permit: Permit) -> Answer:
+        """Send to the replica that the affinity key chooses. Raises Fault."""
+        handle = self._handle.options(session_id=affinity) if affinity else self._handle
+        outcome: Answer | Fault = await self._call(handle.answer.remote(request))
+        if isinstance(outcome, Fault):
+            raise outcome
+        return outcome
+
+    async def readiness(self) -> str:
+        """ "ready", or why not. Raises Fault where no replica answers."""
+        return str(await self._call(self._handle.readiness.remote()))
+
+    async def _call(self, response: Any) -> Any:
+        try:
+            return await response
+        except BackPressureError as exc:
+            raise Fault(Kind.POOL_FULL, f"the {self._pool} pool is full: try again later", retry_after_s=RETRY_AFTER_S) from exc
+        except (RayError, RayServeException) as exc:
+            log.warning("the %s pool lost a call: %s", self._pool, type(exc).__name__)
+            raise Fault(
+                Kind.ENGINE_UNAVAILABLE,
+                f"the {self._pool} pool lost the replica that held this request: send it again",
+                retry_after_s=RETRY_AFTER_S,
+            ) from exc

@@ -1,0 +1,46 @@
+"""One small request to every model of a replica before it says that it is ready."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+import numpy as np
+
+from serving.domain.image import EncodedImage, RawLayout
+from serving.domain.prompt import Box, Labels, ObjectPrompt, Point
+from serving.domain.request import Classify, Deadline, Request, Segment, Task
+from serving.errors import Fault, Kind
+from serving.families.family import Family
+from serving.telemetry.stages import Stages
+
+SIDE_PX = 64
+RETRY_S = 0.25
+
+
+def tasks(pool: str) -> tuple[Task, ...]:
+    """The requests that touch every engine of a pool's models: a gradient with a bright square, and prompts for it."""
+    gradient = np.add.outer(np.arange(SIDE_PX), np.arange(SIDE_PX)).astype(np.uint8)
+    gradient[16:48, 16:48] += 100
+    image = EncodedImage(gradient.tobytes(), "application/octet-stream", RawLayout("uint8", gradient.shape))
+    if pool == "adaptive":
+        box = ObjectPrompt(box=Box(14, 14, 50, 50))
+        return (Segment(image, (box,)), Segment(image, (ObjectPrompt(points=(Point(32, 32),)), box)))
+    return (Classify((image,), Labels(("finding", "other"))),)
+
+
+async def run(families: Mapping[str, Family], timeout_s: float) -> None:
+    """Answer the warm-up tasks with every family. Waits for a Triton that is still starting, up to `timeout_s`."""
+    until = time.monotonic() + timeout_s
+    for name, family in families.items():
+        for task in tasks(family.manifest.pool):
+            request = Request(task, Deadline(until), request_id="warm-up", model=name, tenant="warm-up")
+            while True:
+                try:
+                    await family.answer(request, Stages())
+                    break
+                except Fault as fault:
+                    if fault.kind is not Kind.ENGINE_UNAVAILABLE or time.monotonic() > until:
+                        raise
+                    await asyncio.sleep(RETRY_S)

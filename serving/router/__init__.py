@@ -1,0 +1,1 @@
+"""The brain behind both fronts: dispatch, admission, affinity."""

@@ -1,0 +1,106 @@
+"""The brain: dispatch, admission, affinity, and the way to the pool. No wire, no Ray, no model."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from serving.domain.answer import Answer
+from serving.domain.request import Request
+from serving.errors import Fault, Kind
+from serving.router import affinity, dispatch
+from serving.router.admission import Gate, Permit
+from serving.router.brain import Readiness, ServedModel
+
+READINESS_TIMEOUT_S = 2.0
+
+
+class PoolClient(Protocol):
+    """How the router reaches a pool."""
+
+    async def answer(self, request: Request, affinity: str, permit: Permit) -> Answer:
+        """Send to the replica that the affinity key chooses. Raises Fault."""
+        ...
+
+    async def readiness(self) -> str:
+        """ "ready", or one line that says why not. Raises Fault where no replica answers."""
+        ...
+
+
+class RouterObserver(Protocol):
+    """Where the router notes what it refused; implemented by `telemetry.metrics.Metrics`."""
+
+    def observe_shed(self, pool: str, reason: str) -> None:
+        """One request refused at the door."""
+        ...
+
+    def observe_deadline(self, stage: str) -> None:
+        """One deadline that had passed when `stage` looked."""
+        ...
+
+
+class Router:
+    """Implements `Brain`.
+
+    `pools`: pool name -> client; `gates`: pool name -> gate; `served`: the models, the preferred of a pool first.
+    """
+
+    def __init__(
+        self,
+        pools: Mapping[str, PoolClient],
+        gates: Mapping[str, Gate],
+        served: Sequence[ServedModel],
+        observer: RouterObserver | None = None,
+    ) -> None:
+        self._observer = observer
+        self._pools = pools
+        self._gates = gates
+        self._served = tuple(served)
+
+    async def answer(self, request: Request) -> Answer:
+        """Choose the model, take a place in its pool, send. Raises Fault."""
+        chosen = dispatch.choose(request.task, request.model, self._served)
+        pool = chosen.manifest.pool
+        gate = self._gates[pool]
+        try:
+            with gate.enter() as permit:
+                self._check_deadline(request)
+                start = time.monotonic()
+                key = affinity.key(request.task)
+                answer = await self._pools[pool].answer(request.with_model(chosen.manifest.model), key, permit)
+                gate.served(time.monotonic() - start)
+        except Fault as fault:
+            if fault.kind is Kind.POOL_FULL and self._observer is not None:
+                self._observer.observe_shed(pool, "pool_full")
+            raise
+        return answer
+
+    def _check_deadline(self, request: Request) -> None:
+        try:
+            request.deadline.check("the pool")
+        except Fault:
+            if self._observer is not None:
+                self._observer.observe_deadline("router")
+            raise
+
+    async def models(self) -> tuple[ServedModel, ...]:
+        """What is served."""
+        return self._served
+
+    async def readiness(self) -> Readiness:
+        """Asks every pool; a pool that does not answer in time is not ready."""
+        names = list(self._pools)
+        answers = await asyncio.gather(*(self._ask(name) for name in names))
+        parts = dict(zip(names, answers, strict=True))
+        return Readiness(all(part == "ready" for part in answers), parts)
+
+    async def _ask(self, name: str) -> str:
+        try:
+            async with asyncio.timeout(READINESS_TIMEOUT_S):
+                return await self._pools[name].readiness()
+        except TimeoutError:
+            return "no answer"
+        except Fault as fault:
+            return fault.message if fault.kind is Kind.ENGINE_UNAVAILABLE else fault.kind.row.code
