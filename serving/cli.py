@@ -1,0 +1,92 @@
+"""The command line. Every failure is one line that says what to do, and exit status 1."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from serving import __version__
+from serving.build.cli import models
+from serving.cli_client import add_client_commands
+from serving.errors import SetupError
+from serving.settings import Settings, load
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Serve the promptable foundation models of medical imaging. Research use; not a medical device.",
+)
+app.add_typer(models, name="models", help="What can be served: list, pull, build.")
+add_client_commands(app)
+
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="A TOML file of settings.")]
+
+
+def say(line: str) -> None:
+    """Progress goes to standard error."""
+    print(f"medserve: {line}", file=sys.stderr, flush=True)
+
+
+def _settings(config: Path | None, http_port: int | None, grpc_port: int | None) -> Settings:
+    overrides: dict[str, Any] = {}
+    if http_port is not None:
+        overrides["http"] = {"port": http_port}
+    if grpc_port is not None:
+        overrides["grpc"] = {"port": grpc_port}
+    return load(config, **overrides)
+
+
+@app.command()
+def up(
+    config: ConfigOption = None,
+    http_port: Annotated[int | None, typer.Option(help="0 takes a free one.")] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="0 takes a free one.")] = None,
+) -> None:
+    """Start everything here and stay up until Ctrl-C."""
+    from serving.local.up import Stack, wait_for_signal
+
+    with Stack(_settings(config, http_port, grpc_port), say) as stack:
+        say(f"ready: HTTP {stack.http_url}  docs {stack.http_url}/docs  gRPC {stack.grpc_address}  (Ctrl-C stops)")
+        wait_for_signal()
+        say("stopping")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the overlay pictures go.")] = Path("demo"),
+    config: ConfigOption = None,
+) -> None:
+    """Start, run one visual and one text prompt over HTTP and gRPC on real images, draw the overlay, stop."""
+    from serving.local.demo import run
+
+    run(_settings(config, 0, 0), out, say)
+
+
+@app.command()
+def doctor(config: ConfigOption = None) -> None:
+    """Check this machine: each finding with what to do."""
+    from serving.local.doctor import examine
+
+    findings = examine(load(config))
+    for finding in findings:
+        print(finding.line())
+    if any(finding.bad for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+def main() -> None:
+    """The entry point."""
+    try:
+        app()
+    except SetupError as exc:
+        print(f"medserve: {exc}", file=sys.stderr)
+        raise SystemExit(1) from exc

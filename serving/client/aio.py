@@ -1,0 +1,171 @@
+"""The asyncio clients: `AsyncClient` over HTTP, `AsyncGrpcClient` over gRPC. Both have the methods of `AsyncMethods`."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Self, Unpack
+
+import grpc
+import httpx
+
+from serving.client import calls, grpc_wire, http_wire
+from serving.client.calls import Call, ClassifyOptions, ImageInput, Options, R, SegmentOptions, ViewOptions
+from serving.client.fault import MedserveError, unreachable
+from serving.client.results import Classification, Embeddings, ImageHandle, Model, Segmentation
+from serving.edge.proto import inference_pb2 as pb
+
+
+class AsyncMethods(ABC):
+    """What a client can do. Every method raises MedserveError; `retries`: how often a retryable one is tried again."""
+
+    def __init__(self, retries: int) -> None:
+        self._retries = retries
+
+    async def segment(self, image: ImageInput | None = None, **said: Unpack[SegmentOptions]) -> Segmentation:
+        """Boxes, points or earlier logits on one image -> masks, in pixels of that image."""
+        return await self._call(calls.segment(image, **said))
+
+    async def encode_image(self, image: ImageInput, **said: Unpack[ViewOptions]) -> ImageHandle:
+        """Encode ahead; give the handle as `image` later."""
+        return await self._call(calls.encode_image(image, **said))
+
+    async def image(self, image_id: str, **said: Unpack[Options]) -> ImageHandle:
+        """What is known of a handle."""
+        return await self._call(calls.image(image_id, drop=False, **said))
+
+    async def forget_image(self, image_id: str, **said: Unpack[Options]) -> ImageHandle:
+        """Drop a handle and its Features."""
+        return await self._call(calls.image(image_id, drop=True, **said))
+
+    async def classify(
+        self, images: ImageInput | Sequence[ImageInput], labels: Sequence[str], **said: Unpack[ClassifyOptions]
+    ) -> Classification:
+        """Scores (images, labels)."""
+        return await self._call(calls.classify(images, labels, **said))
+
+    async def embed(
+        self, images: ImageInput | Sequence[ImageInput] = (), texts: Sequence[str] = (), **said: Unpack[ViewOptions]
+    ) -> Embeddings:
+        """Vectors of images or of texts."""
+        return await self._call(calls.embed(images, texts, **said))
+
+    @abstractmethod
+    async def models(self) -> tuple[Model, ...]:
+        """What is served."""
+
+    @abstractmethod
+    async def ready(self) -> bool:
+        """Whether the server takes work. False, and no exception, where nobody answers."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Close the connections."""
+
+    @abstractmethod
+    async def _once(self, call: Call[R]) -> R: ...
+
+    async def _call(self, call: Call[R]) -> R:
+        for attempt in range(self._retries):
+            try:
+                return await self._once(call)
+            except MedserveError as error:
+                if not error.retryable:
+                    raise
+                await asyncio.sleep(error.wait_s(attempt))
+        return await self._once(call)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+class AsyncClient(AsyncMethods):
+    """Over HTTP. `timeout_s`: longest wait for an answer where a call names no deadline."""
+
+    def __init__(
+        self, url: str = "http://127.0.0.1:8000", *, token: str | None = None, timeout_s: float = 60.0, retries: int = 0
+    ) -> None:
+        super().__init__(retries)
+        self._url = url
+        self._http = httpx.AsyncClient(
+            base_url=url, timeout=timeout_s, headers={"authorization": f"Bearer {token}"} if token else None
+        )
+
+    async def models(self) -> tuple[Model, ...]:
+        """What is served."""
+        body = http_wire.checked(await self._send(self._http.build_request("GET", "/v1/models")))
+        return tuple(http_wire.model(each) for each in body["models"])
+
+    async def ready(self) -> bool:
+        """Whether the server takes work."""
+        try:
+            return (await self._send(self._http.build_request("GET", "/readyz"))).status_code == 200
+        except MedserveError:
+            return False
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def _once(self, call: Call[R]) -> R:
+        return http_wire.result(call, await self._send(http_wire.request(self._http, call)))
+
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        try:
+            return await self._http.send(request)
+        except httpx.TimeoutException as exc:
+            raise MedserveError("deadline_exceeded", "no answer in time", 0) from exc
+        except httpx.HTTPError as exc:
+            raise unreachable(self._url) from exc
+
+
+class AsyncGrpcClient(AsyncMethods):
+    """Over gRPC. Make it inside the running event loop."""
+
+    def __init__(
+        self, address: str = "127.0.0.1:9000", *, token: str | None = None, timeout_s: float = 60.0, retries: int = 0
+    ) -> None:
+        super().__init__(retries)
+        self._address = address
+        self._token = token
+        self._timeout_s = timeout_s
+        self._channel = grpc.aio.insecure_channel(address, options=grpc_wire.CHANNEL_OPTIONS)
+
+    async def models(self) -> tuple[Model, ...]:
+        """What is served."""
+        given: Any = await self._rpc(
+            f"/{grpc_wire.SERVICE}/ListModels", pb.ListModelsRequest(), pb.ListModelsResponse.FromString, {}
+        )
+        return tuple(grpc_wire.served(each) for each in given.models)
+
+    async def ready(self) -> bool:
+        """Whether the server takes work: the standard health check, whose answer 1 is SERVING."""
+        try:
+            return bool(await self._rpc("/grpc.health.v1.Health/Check", b"", bytes, {}) == b"\x08\x01")
+        except MedserveError:
+            return False
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._channel.close(None)
+
+    async def _once(self, call: Call[R]) -> R:
+        rpc = grpc_wire.rpc(call)
+        given = await self._rpc(rpc.path, rpc.build(call), rpc.response.FromString, call.options)
+        return grpc_wire.result(call, given)
+
+    async def _rpc(self, path: str, request: Any, read: Any, options: Options) -> Any:
+        method: Any = self._channel.unary_unary(path, grpc_wire.serialise, read)
+        deadline_s = options.get("deadline_s")
+        try:
+            return await method(
+                request,
+                timeout=self._timeout_s if deadline_s is None else deadline_s,
+                metadata=grpc_wire.metadata(options, self._token),
+            )
+        except grpc.RpcError as exc:
+            raise grpc_wire.error(exc, self._address) from exc

@@ -1,0 +1,46 @@
+"""Masks as a picture. Needs Pillow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
+"""Okabe and Ito's, which most colour-blind readers can tell apart."""
+OPACITY = 0.45
+
+
+def overlay(picture: npt.NDArray[np.uint8], masks: Sequence[npt.NDArray[np.bool_]]) -> npt.NDArray[np.uint8]:
+    """(rows, columns, 3) uint8 with each mask (rows, columns) laid over in its colour."""
+    mixed = picture.astype(np.float32)
+    for n, mask in enumerate(masks):
+        mixed[mask] = (1 - OPACITY) * mixed[mask] + OPACITY * np.asarray(COLOURS[n % len(COLOURS)], np.float32)
+    return np.rint(mixed).astype(np.uint8)
+
+
+def write_masks(target: Path, image: Path, masks: Sequence[npt.NDArray[np.bool_]]) -> None:
+    """Write the masks over the image, where Pillow can read it and it has their size; on black elsewhere.
+
+    Raises ValueError where there is no mask to draw, or where Pillow is not installed.
+    """
+    if not masks:
+        raise ValueError("there is no mask to draw")
+    try:
+        from PIL import Image
+    except ImportError as exc:
+        raise ValueError("writing a picture needs Pillow: pip install pillow") from exc
+    Image.fromarray(overlay(_backdrop(image, masks[0].shape), masks)).save(target)
+
+
+def _backdrop(image: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    from PIL import Image, UnidentifiedImageError
+
+    black = np.zeros((*shape, 3), np.uint8)
+    try:
+        with Image.open(image) as opened:
+            return np.asarray(opened.convert("RGB")) if opened.size == (shape[1], shape[0]) else black
+    except UnidentifiedImageError:
+        return black

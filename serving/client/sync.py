@@ -1,0 +1,175 @@
+"""The clients that block: `Client` over HTTP, `GrpcClient` over gRPC. Both have the methods of `Methods`."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Self, Unpack
+
+import grpc
+import httpx
+
+from serving.client import calls, grpc_wire, http_wire
+from serving.client.calls import Call, ClassifyOptions, ImageInput, Options, R, SegmentOptions, ViewOptions
+from serving.client.fault import MedserveError, unreachable
+from serving.client.results import Classification, Embeddings, ImageHandle, Model, Segmentation
+from serving.client.session import Session
+from serving.edge.proto import inference_pb2 as pb
+
+
+class Methods(ABC):
+    """What a client can do. Every method raises MedserveError; `retries`: how often a retryable one is tried again."""
+
+    def __init__(self, retries: int) -> None:
+        self._retries = retries
+
+    def segment(self, image: ImageInput | None = None, **said: Unpack[SegmentOptions]) -> Segmentation:
+        """Boxes, points or earlier logits on one image -> masks, in pixels of that image."""
+        return self._call(calls.segment(image, **said))
+
+    def encode_image(self, image: ImageInput, **said: Unpack[ViewOptions]) -> ImageHandle:
+        """Encode ahead; give the handle as `image` later."""
+        return self._call(calls.encode_image(image, **said))
+
+    def image(self, image_id: str, **said: Unpack[Options]) -> ImageHandle:
+        """What is known of a handle."""
+        return self._call(calls.image(image_id, drop=False, **said))
+
+    def forget_image(self, image_id: str, **said: Unpack[Options]) -> ImageHandle:
+        """Drop a handle and its Features."""
+        return self._call(calls.image(image_id, drop=True, **said))
+
+    def classify(
+        self, images: ImageInput | Sequence[ImageInput], labels: Sequence[str], **said: Unpack[ClassifyOptions]
+    ) -> Classification:
+        """Scores (images, labels)."""
+        return self._call(calls.classify(images, labels, **said))
+
+    def embed(
+        self, images: ImageInput | Sequence[ImageInput] = (), texts: Sequence[str] = (), **said: Unpack[ViewOptions]
+    ) -> Embeddings:
+        """Vectors of images or of texts."""
+        return self._call(calls.embed(images, texts, **said))
+
+    @abstractmethod
+    def models(self) -> tuple[Model, ...]:
+        """What is served."""
+
+    @abstractmethod
+    def ready(self) -> bool:
+        """Whether the server takes work. False, and no exception, where nobody answers."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the connections."""
+
+    @abstractmethod
+    def _once(self, call: Call[R]) -> R: ...
+
+    def _call(self, call: Call[R]) -> R:
+        for attempt in range(self._retries):
+            try:
+                return self._once(call)
+            except MedserveError as error:
+                if not error.retryable:
+                    raise
+                time.sleep(error.wait_s(attempt))
+        return self._once(call)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Client(Methods):
+    """Over HTTP. `timeout_s`: longest wait for an answer where a call names no deadline."""
+
+    def __init__(
+        self, url: str = "http://127.0.0.1:8000", *, token: str | None = None, timeout_s: float = 60.0, retries: int = 0
+    ) -> None:
+        super().__init__(retries)
+        self._url = url
+        self._http = httpx.Client(
+            base_url=url, timeout=timeout_s, headers={"authorization": f"Bearer {token}"} if token else None
+        )
+
+    def models(self) -> tuple[Model, ...]:
+        """What is served."""
+        body = http_wire.checked(self._send(self._http.build_request("GET", "/v1/models")))
+        return tuple(http_wire.model(each) for each in body["models"])
+
+    def ready(self) -> bool:
+        """Whether the server takes work."""
+        try:
+            return self._send(self._http.build_request("GET", "/readyz")).status_code == 200
+        except MedserveError:
+            return False
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def _once(self, call: Call[R]) -> R:
+        return http_wire.result(call, self._send(http_wire.request(self._http, call)))
+
+    def _send(self, request: httpx.Request) -> httpx.Response:
+        try:
+            return self._http.send(request)
+        except httpx.TimeoutException as exc:
+            raise MedserveError("deadline_exceeded", "no answer in time", 0) from exc
+        except httpx.HTTPError as exc:
+            raise unreachable(self._url) from exc
+
+
+class GrpcClient(Methods):
+    """Over gRPC."""
+
+    def __init__(
+        self, address: str = "127.0.0.1:9000", *, token: str | None = None, timeout_s: float = 60.0, retries: int = 0
+    ) -> None:
+        super().__init__(retries)
+        self._address = address
+        self._token = token
+        self._timeout_s = timeout_s
+        self._channel = grpc.insecure_channel(address, options=grpc_wire.CHANNEL_OPTIONS)
+
+    def models(self) -> tuple[Model, ...]:
+        """What is served."""
+        given: Any = self._rpc(f"/{grpc_wire.SERVICE}/ListModels", pb.ListModelsRequest(), pb.ListModelsResponse.FromString, {})
+        return tuple(grpc_wire.served(each) for each in given.models)
+
+    def ready(self) -> bool:
+        """Whether the server takes work: the standard health check, whose answer 1 is SERVING."""
+        try:
+            return bool(self._rpc("/grpc.health.v1.Health/Check", b"", bytes, {}) == b"\x08\x01")
+        except MedserveError:
+            return False
+
+    def session(self, **options: Unpack[Options]) -> Session:
+        """A stream: show an image, then put prompts to it. Use it in a with block."""
+        metadata = grpc_wire.metadata(options, self._token)
+        return Session(self._channel, self._address, metadata, options.get("model") or "", options.get("deadline_s"))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._channel.close()
+
+    def _once(self, call: Call[R]) -> R:
+        rpc = grpc_wire.rpc(call)
+        given = self._rpc(rpc.path, rpc.build(call), rpc.response.FromString, call.options)
+        return grpc_wire.result(call, given)
+
+    def _rpc(self, path: str, request: Any, read: Any, options: Options) -> Any:
+        method = self._channel.unary_unary(path, grpc_wire.serialise, read)
+        deadline_s = options.get("deadline_s")
+        try:
+            return method(
+                request,
+                timeout=self._timeout_s if deadline_s is None else deadline_s,
+                metadata=grpc_wire.metadata(options, self._token),
+            )
+        except grpc.RpcError as exc:
+            raise grpc_wire.error(exc, self._address) from exc

@@ -1,0 +1,128 @@
+"""What both fronts do with a call, whatever its wire: the deadline around the brain, faults for everything, the metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from serving.domain.answer import Answer
+from serving.domain.request import Priority, Request
+from serving.edge.caller import Caller, caller
+from serving.edge.wire import Ask
+from serving.errors import Fault, Kind
+from serving.router.brain import Brain
+from serving.settings import Settings
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+OFF_LOOP_BYTES = 256 * 1024
+"""Parsing or writing more than this happens in a thread: the event loop belongs to everybody."""
+
+
+class Observer(Protocol):
+    """Where the fronts note what they did; implemented by `telemetry.metrics.Metrics`."""
+
+    def observe_request(self, route: str, pool: str, model: str, outcome: str, priority: str, seconds: float) -> None:
+        """One settled request; `pool` and `model` are empty where it failed before an answer."""
+        ...
+
+    def observe_deadline(self, stage: str) -> None:
+        """One deadline that had passed when `stage` looked."""
+        ...
+
+    def observe_stages(self, pool: str, model: str, stages: Mapping[str, float]) -> None:
+        """Stages that the front itself took, seconds each."""
+        ...
+
+
+@dataclass
+class Exchange:
+    """One call from its first byte to its answer: what is known of it so far. `route` is a bounded label."""
+
+    route: str
+    request_id: str
+    started: float = field(default_factory=time.perf_counter)
+    priority: Priority = Priority.INTERACTIVE
+    pool: str = ""
+    model: str = ""
+    stages: dict[str, float] = field(default_factory=dict)
+    features: str = ""
+
+    def seconds(self) -> float:
+        """Since the first byte."""
+        return time.perf_counter() - self.started
+
+
+async def off_loop(size_bytes: int, work: Callable[[], T]) -> T:
+    """Run `work` here where it is small, else in a thread."""
+    return work() if size_bytes <= OFF_LOOP_BYTES else await asyncio.to_thread(work)
+
+
+class Desk:
+    """The brain with its settings and observer; one a process, shared by both fronts or one each."""
+
+    def __init__(self, brain: Brain, settings: Settings, observer: Observer) -> None:
+        self.brain = brain
+        self.settings = settings
+        self._observer = observer
+
+    def greet(self, exchange: Exchange, headers: Mapping[str, str], timeout_s: float | None = None) -> Caller:
+        """Who calls. Raises Fault."""
+        try:
+            found = caller(headers, exchange.request_id, self.settings, timeout_s)
+        except Fault as fault:
+            if fault.kind is Kind.DEADLINE:
+                self._observer.observe_deadline("edge")
+            raise
+        exchange.priority = found.priority
+        return found
+
+    async def answer(self, exchange: Exchange, who: Caller, ask: Ask) -> Answer:
+        """Ask the brain, for no longer than the deadline allows. Raises Fault."""
+        request = Request(ask.task, who.deadline, who.request_id, ask.model, who.tenant, who.priority)
+        try:
+            left_s = who.deadline.check("the router")
+        except Fault:
+            self._observer.observe_deadline("edge")
+            raise
+        try:
+            async with asyncio.timeout(left_s) as clock:
+                given = await self.brain.answer(request)
+        except TimeoutError as exc:
+            if not clock.expired():
+                raise
+            self._observer.observe_deadline("edge")
+            raise Fault(Kind.DEADLINE, "the deadline passed before the answer was ready", param="deadline") from exc
+        exchange.pool, exchange.model = given.model.pool, given.model.name
+        exchange.stages, exchange.features = dict(given.stages), given.features
+        return given
+
+    def serialised(self, exchange: Exchange, seconds: float) -> None:
+        """Note how long writing the answer took."""
+        exchange.stages["serialise"] = exchange.stages.get("serialise", 0.0) + seconds
+        self._observer.observe_stages(exchange.pool, exchange.model, {"serialise": seconds})
+
+    async def settle(self, exchange: Exchange, work: Awaitable[T]) -> T | Fault:
+        """The result, or the Fault for whatever went wrong: nothing but a cancellation leaves as an exception."""
+        outcome = "ok"
+        try:
+            return await work
+        except Fault as fault:
+            outcome = fault.kind.row.outcome
+            return fault
+        except asyncio.CancelledError:
+            outcome = Kind.CANCELLED.row.outcome
+            raise
+        except Exception:
+            outcome = Kind.INTERNAL.row.outcome
+            log.exception("request %s to %s failed", exchange.request_id, exchange.route)
+            return Fault(Kind.INTERNAL, "the server failed on this request; its log has the details under this request id")
+        finally:
+            self._observer.observe_request(
+                exchange.route, exchange.pool, exchange.model, outcome, exchange.priority.value, exchange.seconds()
+            )
