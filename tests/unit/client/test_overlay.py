@@ -1,0 +1,33 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from serving.client.overlay import COLOURS, overlay, write_masks
+
+
+def test_only_the_mask_is_coloured():
+    picture = np.full((4, 5, 3), 100, np.uint8)
+    mask = np.zeros((4, 5), bool)
+    mask[1, 2] = True
+    drawn = overlay(picture, [mask])
+    np.testing.assert_array_equal(drawn[~mask], picture[~mask])
+    np.testing.assert_array_equal(drawn[1, 2], np.rint(0.55 * 100 + 0.45 * np.array(COLOURS[0])))
+
+
+@pytest.mark.parametrize(("size", "expected"), [((5, 4), 100), ((9, 9), 0)])
+def test_over_the_picture_or_on_black(tmp_path, size, expected):
+    Image.new("L", size, 100).save(tmp_path / "in.png")
+    write_masks(tmp_path / "out.png", tmp_path / "in.png", [np.zeros((4, 5), bool)])
+    with Image.open(tmp_path / "out.png") as out:
+        assert (out.size, out.getpixel((0, 0))) == ((5, 4), (expected,) * 3)
+
+
+def test_on_black_where_pillow_cannot_read_the_file(tmp_path):
+    (tmp_path / "in.dcm").write_bytes(b"DICM")
+    write_masks(tmp_path / "out.png", tmp_path / "in.dcm", [np.zeros((4, 5), bool)])
+    assert (tmp_path / "out.png").stat().st_size > 0
+
+
+def test_nothing_to_draw(tmp_path):
+    with pytest.raises(ValueError, match="no mask"):
+        write_masks(tmp_path / "out.png", tmp_path / "in.png", [])

@@ -1,0 +1,32 @@
+import pytest
+
+from serving.domain.request import Classify, Embed, Encode, Lookup, Segment
+from serving.families.registry import FAMILIES
+from tests.unit.families import fixtures, towers
+
+
+def test_every_family_under_its_own_name():
+    assert set(FAMILIES) == {"litemedsam", "clip", "chexzero"}
+    assert all(name == declaration.name for name, declaration in FAMILIES.items())
+
+
+def test_the_tasks_are_those_of_the_pool():
+    tasks = {"adaptive": {Segment, Encode, Lookup}, "contrastive": {Classify, Embed}}
+    assert all(declaration.tasks == tasks[declaration.pool] for declaration in FAMILIES.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("litemedsam", {"image_encoder", "prompt_encoder", "mask_decoder", "mask_refiner"}),
+        ("clip", {"image_encoder", "text_encoder"}),
+        ("chexzero", {"image_encoder", "text_encoder"}),
+    ],
+)
+def test_specs_name_the_parts_and_limits_are_plain_values(name, parts):
+    declaration = FAMILIES[name]
+    manifest = fixtures.manifest(name, declaration.pool, parts, towers.OPTIONS)
+    assert set(declaration.specs(manifest)) == parts
+    limits = declaration.limits(manifest)
+    assert limits
+    assert all(isinstance(value, int | float | str | list) for value in limits.values())
