@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 MAX_MESSAGE_BYTES = 512 * 1024 * 1024
 RETRY_AFTER_S = 2.0
+REGION_IS_IN_USE = "currently in use"
 REGION_IS_UNKNOWN = "Unable to find shared memory region"
 PRIORITIES = {Priority.INTERACTIVE: 1, Priority.BULK: 2}
 """Triton's priority levels: 1 is the highest (ModelQueuePolicy, priority_levels)."""
@@ -107,8 +108,10 @@ class TritonServer:
         try:
             known = await self.client.get_system_shared_memory_status(client_timeout=self.call_timeout_s)
             for name in known.regions:
-                if name == memory.region or shm.owner_is_gone(name):
-                    await self.client.unregister_system_shared_memory(name, client_timeout=self.call_timeout_s)
+                if shm.owner_is_gone(name):
+                    await self._forget_region(name)
+            if memory.region in known.regions:
+                return
             await self.client.register_system_shared_memory(
                 memory.region, memory.region, memory.nbytes, client_timeout=self.call_timeout_s
             )
@@ -118,6 +121,15 @@ class TritonServer:
                 self._memory = None
                 return
             raise _unavailable() from exc
+
+    async def _forget_region(self, name: str) -> None:
+        """Take a dead owner's region out. One that a call still reads stays until the next replica comes."""
+        try:
+            await self.client.unregister_system_shared_memory(name, client_timeout=self.call_timeout_s)
+        except InferenceServerException as exc:
+            if REGION_IS_IN_USE not in exc.message():
+                raise
+            log.info("Triton still reads a dead replica's memory")
 
     async def _ask(self, question: Any) -> bool:
         try:

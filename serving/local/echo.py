@@ -7,6 +7,7 @@ this check must not serve.
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ output [{{ name: "OUTPUT" data_type: TYPE_FP32 dims: [ -1 ] }}]
 instance_group [{{ kind: KIND_CPU count: 1 }}]
 """
 TIMEOUT_S = 20.0
+IN_USE = "currently in use"
+RELEASE_S = 5.0
+"""Triton lets go of a region a moment after its answer has left."""
 
 
 def write(repository: Path, source: Path) -> None:
@@ -74,7 +78,19 @@ def _region(client: triton_grpc.InferenceServerClient, sent: npt.NDArray[Any]) -
         found: npt.NDArray[Any] = triton_shm.get_contents_as_numpy(
             region, np.float32, list(sent.shape), offset=sent.nbytes
         ).copy()
-        client.unregister_system_shared_memory(name)
+        _unregister(client, name)
         return found
     finally:
         triton_shm.destroy_shared_memory_region(region)
+
+
+def _unregister(client: triton_grpc.InferenceServerClient, name: str) -> None:
+    until = time.monotonic() + RELEASE_S
+    while True:
+        try:
+            client.unregister_system_shared_memory(name)
+            return
+        except InferenceServerException as exc:
+            if IN_USE not in exc.message() or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
