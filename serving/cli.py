@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from serving import __version__
+from serving.bench.cli import add_bench
 from serving.build.cli import models
 from serving.cli_client import add_client_commands
 from serving.errors import SetupError
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 app.add_typer(models, name="models", help="What can be served: list, pull, build.")
 add_client_commands(app)
+add_bench(app)
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="A TOML file of settings.")]
 

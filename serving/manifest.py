@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -19,7 +19,8 @@ class _Record(BaseModel):
 class EngineRecord(_Record):
     """One engine of a model: its folder in the repository and its version, the artefact's sha256, how close it came.
 
-    `parity`: against the PyTorch module on real images, e.g. ``{"max_abs": 1.2e-6, "scale": 3.4}``.
+    `parity`: against the PyTorch module on real images, e.g. ``{"max_abs": 1.2e-6, "scale": 3.4}``. `features`: how the
+    engine is told of Features, by the name of a slot or as tensors in the registered region (`engines.triton`).
     """
 
     name: str
@@ -27,6 +28,7 @@ class EngineRecord(_Record):
     digest: str
     precision: str = "f32"
     parity: dict[str, float] = {}
+    features: Literal["slot", "region"] = "slot"
 
 
 class Manifest(_Record):

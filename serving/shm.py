@@ -8,10 +8,24 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path("/dev/shm")
 NAME = re.compile(r"medserve_(\d+)_(\d+)_")
+
+
+@dataclass(frozen=True, eq=False)
+class Slot:
+    """A place in a region that Triton has mapped (`embeddings.arena`): nothing else is written there while this object lives.
+
+    `generation` grows each time the place is given away; `offset`: bytes from the start of the region.
+    """
+
+    region: str
+    index: int
+    generation: int
+    offset: int
 
 
 def start_ticks(pid: int) -> int | None:

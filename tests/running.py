@@ -45,9 +45,13 @@ class Medserve:
         """Every living process below it, itself included: pid -> command line."""
         return {pid: command_line(pid) for pid in [self.pid, *descendants(self.pid)]}
 
+    def some(self, word):
+        """The pids of the processes whose command lines have a word."""
+        return [pid for pid, line in self.processes().items() if word in line]
+
     def one(self, word):
         """The pid of the one process whose command line has a word."""
-        found = [pid for pid, line in self.processes().items() if word in line]
+        found = self.some(word)
         assert len(found) == 1, f"{len(found)} processes have {word!r}"
         return found[0]
 

@@ -15,6 +15,7 @@ from serving.build.export import Arrays, Part
 from serving.build.nets import clip, litemedsam
 
 DECODED = ("mask", "iou", "masks", "ious")
+FEATURES = ("x0", "k0", "v0", "q0")
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,10 @@ class Parts:
 
 
 def of_litemedsam(state: Mapping[str, Tensor]) -> Parts:
-    """Image encoder, prompt encoder, mask decoder, mask refiner."""
+    """Image encoder, mask decoder, mask refiner. The prompt encoder is the first part of the latter two."""
     model = litemedsam.load(state)
     given = litemedsam.example_inputs()
+    prompts = {"points": {1: "p", 2: "n"}, "labels": {1: "p", 2: "n"}}
 
     def part(
         module: torch.nn.Module,
@@ -41,15 +43,17 @@ def of_litemedsam(state: Mapping[str, Tensor]) -> Parts:
     ) -> Part:
         return Part(module, {name: given[name] for name in inputs}, axes, outputs, backend, reference)
 
-    prompts = {"points": {0: "p", 1: "n"}, "labels": {0: "p", 1: "n"}}
-    sparse = {"sparse": {0: "p", 1: "n"}}
-    stock = litemedsam.Decode(model)
     parts = {
-        "image_encoder": part(model.image_encoder, ("image",), {"image": {0: "b"}}, ("features",), "openvino"),
-        "prompt_encoder": part(model.prompt_encoder, ("points", "labels"), prompts, ("sparse",), "onnxruntime"),
-        "mask_decoder": part(litemedsam.folded(model), ("features", "sparse"), sparse, DECODED, "openvino", stock),
+        "image_encoder": part(litemedsam.Encode(model), ("image",), {"image": {0: "b"}}, FEATURES, "openvino"),
+        "mask_decoder": part(
+            litemedsam.Click(model), (*FEATURES, "points", "labels"), prompts, DECODED, "openvino", litemedsam.ClickStock(model)
+        ),
         "mask_refiner": part(
-            litemedsam.Refine(model), ("features", "sparse", "logits"), {**sparse, "logits": {0: "p"}}, DECODED, "onnxruntime"
+            litemedsam.Refine(model),
+            ("x0", "points", "labels", "logits"),
+            {**prompts, "logits": {1: "p"}},
+            DECODED,
+            "onnxruntime",
         ),
     }
     return Parts(parts, _litemedsam_samples(model), {"image_size": litemedsam.IMAGE_SIZE})
@@ -57,20 +61,19 @@ def of_litemedsam(state: Mapping[str, Tensor]) -> Parts:
 
 def _litemedsam_samples(model: litemedsam.LiteMedSam) -> dict[str, list[Arrays]]:
     images = [samples.squared(pixels, litemedsam.IMAGE_SIZE) for pixels in samples.radiology()]
-    boxes = np.array([[[60, 60], [190, 190]], [[100, 80], [140, 150]]], np.float32)
-    labels = np.array([[litemedsam.TOP, litemedsam.BOTTOM]] * 2)
-    found: dict[str, list[Arrays]] = {name: [] for name in ("image_encoder", "prompt_encoder", "mask_decoder", "mask_refiner")}
-    decode = litemedsam.Decode(model)
+    points = np.array([[[[60, 60], [190, 190]], [[100, 80], [140, 150]]]], np.float32)
+    labels = np.array([[[litemedsam.TOP, litemedsam.BOTTOM]] * 2])
+    found: dict[str, list[Arrays]] = {name: [] for name in ("image_encoder", "mask_decoder", "mask_refiner")}
+    encode, click = litemedsam.Encode(model), litemedsam.ClickStock(model)
+    prompt = {"points": points, "labels": labels}
     with torch.inference_mode():
-        sparse = model.prompt_encoder(torch.from_numpy(boxes), torch.from_numpy(labels))
-        found["prompt_encoder"].append({"points": boxes, "labels": labels})
         for image in images:
-            features = model.image_encoder(torch.from_numpy(image))
-            logits = decode(features, sparse)[0]
-            shared = {"features": features.numpy(), "sparse": sparse.numpy()}
+            made = dict(zip(FEATURES, encode(torch.from_numpy(image)), strict=True))
+            logits = click(*made.values(), *(torch.from_numpy(value) for value in prompt.values()))[0]
+            features = {name: value.numpy() for name, value in made.items()}
             found["image_encoder"].append({"image": image})
-            found["mask_decoder"].append(shared)
-            found["mask_refiner"].append({**shared, "logits": logits.numpy()})
+            found["mask_decoder"].append({**features, **prompt})
+            found["mask_refiner"].append({"x0": features["x0"], **prompt, "logits": logits.numpy()})
     return found
 
 

@@ -1,70 +1,161 @@
-"""Fixed slots in one shared-memory region, so that Features reach Triton without a copy through a message.
+"""Who lies in which slot: the Features arena of one node, shared by every replica and by Triton.
 
-A slot belongs to the array that `place` gave and is free again when that array is gone: whoever still works with the array (a
-decode in flight, say) keeps the slot from being used anew.
+The table lies in the shared file itself (`serving.slots`), so that a replica that is started anew finds what its predecessor
+encoded, and two replicas never encode one image twice. Whoever holds a `Slot` pins it: least recently used goes first, pinned
+never.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
 import weakref
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from serving import shm
+from serving import shm, slots
+from serving.errors import SetupError
+from serving.shm import Slot
+from serving.slots import FORGOTTEN, FREE, READY, RESERVED, Slots
 
-SLOT_BYTES = 4 * 1024 * 1024
-"""One image's Features of LiteMedSAM and of SAM: (1, 256, 64, 64) float32."""
+Claimed = Literal["elsewhere", "full"]
+"""Why there is no slot: another process fills it or has just filled it, or every slot is pinned."""
 
 
 class Arena:
-    """`slots` slots in a file of /dev/shm that dies with `close` or, after a crash, with the next start's sweep.
+    """`region`: the name of its file in /dev/shm. `ttl_s`: Features are forgotten that long after their last use.
 
-    The file is sparse: memory is spent when a slot is first used. One event loop and its threads may use it.
+    Every method is quick (microseconds) and may be called from the event loop.
     """
 
-    def __init__(self, label: str, slots: int) -> None:
-        self.region = f"{shm.prefix()}{label}"
-        """The region's name, here and in Triton; it tells its owner (`serving.shm`)."""
-        self.nbytes = slots * SLOT_BYTES
-        self._free = list(range(slots))
-        path = shm.ROOT / self.region
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+    def __init__(self, region: str, ttl_s: float = 3600.0) -> None:
         try:
-            os.ftruncate(descriptor, self.nbytes)
-            self._memory = mmap.mmap(descriptor, self.nbytes)
-        finally:
-            os.close(descriptor)
-        self._bytes: npt.NDArray[np.uint8] = np.frombuffer(self._memory, np.uint8)
-        self._start = self._bytes.ctypes.data
+            self._slots = Slots(region)
+        except (OSError, ValueError) as exc:
+            raise SetupError(f"the Features arena {region} is not on this node: is its Triton started?") from exc
+        self.region = region
+        self.nbytes = self._slots.nbytes
+        self.slot_bytes = self._slots.slot_bytes
+        self._ttl_ns = int(ttl_s * 1e9)
+        self.evictions = 0
 
     @property
-    def free(self) -> int:
-        """Slots that nothing uses."""
-        return len(self._free)
+    def count(self) -> int:
+        """Slots in all."""
+        return int(self._slots.count)
 
-    def place(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """The same values in a slot; the array itself where it is larger than a slot, or no slot is free.
+    def used_bytes(self) -> int:
+        """Bytes of the slots that hold Features."""
+        return int((self._slots.table["state"] == READY).sum()) * int(self.slot_bytes)
 
-        Keep the array that this gives, not a view of it: the slot's life is that array's.
+    def get(self, key: str) -> tuple[Slot, bytes] | None:
+        """The Features of a key and what was said of them at `commit`, used now; or None."""
+        return self._find("key", key)
+
+    def find(self, handle: str) -> tuple[Slot, bytes] | None:
+        """As `get`, by handle."""
+        return self._find("handle", handle)
+
+    def claim(self, key: str) -> Slot | Claimed:
+        """A slot to be filled with the Features of a key: a free one, or the least recently used that nobody pins.
+
+        It becomes visible with `commit`. One that was dropped without is free again.
         """
-        if array.nbytes > SLOT_BYTES or not self._free:
-            return array
-        number = self._free.pop()
-        offset = number * SLOT_BYTES
-        placed = self._bytes[offset : offset + array.nbytes].view(array.dtype).reshape(array.shape)
-        np.copyto(placed, array)
-        weakref.finalize(placed, self._free.append, number).atexit = False
-        return placed
+        with self._slots.locked() as table:
+            for index in np.flatnonzero(table["key"] == key.encode()):
+                if table[index]["state"] == READY or self._slots.pinned(int(index)):
+                    return "elsewhere"
+            for index in _by_age(table):
+                if self._slots.take(index):
+                    self.evictions += int(table[index]["state"] == READY)
+                    table[index]["state"] = RESERVED
+                    table[index]["key"] = key.encode()
+                    table[index]["handle"] = b""
+                    return self._slot(index)
+        return "full"
 
-    def locate(self, array: npt.NDArray[Any]) -> int | None:
-        """The offset in the region of a contiguous array that `place` gave, or None."""
-        offset = array.ctypes.data - self._start
-        return offset if 0 <= offset < self.nbytes and array.flags.c_contiguous else None
+    def commit(self, slot: Slot, handle: str, meta: bytes) -> None:
+        """What lies in a claimed slot is whole. `meta`: at most 859 bytes, given back by `get`."""
+        if len(meta) > slots.RECORD["meta"].itemsize:
+            raise ValueError(f"{len(meta)} bytes say too much of one image's Features")
+        with self._slots.locked() as table:
+            record = table[slot.index]
+            record["meta"][: len(meta)] = np.frombuffer(meta, np.uint8)
+            record["meta_bytes"] = len(meta)
+            record["handle"] = handle.encode()
+            record["used_ns"] = slots.now_ns()
+            record["state"] = READY
+
+    def drop(self, slot: Slot) -> None:
+        """Forget what lies in a slot. Who pins it works on; its room is free when they are done."""
+        with self._slots.locked() as table:
+            if table[slot.index]["generation"] == slot.generation:
+                _clear(table, slot.index)
+
+    def _find(self, field: str, value: str) -> tuple[Slot, bytes] | None:
+        with self._slots.locked() as table:
+            self._expire(table)
+            for index in np.flatnonzero((table[field] == value.encode()) & (table["state"] == READY)):
+                record = table[index]
+                record["used_ns"] = slots.now_ns()
+                slot = self._pinned(int(index))
+                return slot, bytes(record["meta"][: int(record["meta_bytes"])])
+        return None
+
+    def _expire(self, table: Any) -> None:
+        limit = slots.now_ns() - self._ttl_ns
+        if limit > 0:
+            for index in np.flatnonzero((table["state"] == READY) & (table["used_ns"] < limit)):
+                _clear(table, int(index))
+                self.evictions += 1
+
+    def _pinned(self, index: int) -> Slot:
+        self._slots.pin(index, int(self._slots.table[index]["generation"]), READY)
+        return self._slot(index)
+
+    def _slot(self, index: int) -> Slot:
+        """A pinned slot as an object whose end unpins it."""
+        offset = self._slots.start + index * self.slot_bytes
+        slot = Slot(self.region, index, int(self._slots.table[index]["generation"]), offset)
+        weakref.finalize(slot, self._slots.unpin, index).atexit = False
+        return slot
 
     def close(self) -> None:
-        """Remove the file. Arrays that were placed stay readable until they are gone."""
-        (shm.ROOT / self.region).unlink(missing_ok=True)
+        """Give up this process's opening."""
+        self._slots.close()
+
+
+def create(label: str, budget_bytes: int, slot_bytes: int) -> str:
+    """Make a node's arena and give its region's name. It is this process's: the next start's sweep removes it after a crash.
+
+    The file is sparse: memory is spent when a slot is first used. Raises SetupError where the budget holds no slot.
+    """
+    count = budget_bytes // slot_bytes
+    if not count:
+        raise SetupError(f"features.budget_bytes must be at least {slot_bytes}: one image's Features")
+    name = f"{shm.prefix()}{label}"
+    start, size = slots.file_bytes(count, slot_bytes)
+    descriptor = os.open(shm.ROOT / name, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+    try:
+        os.ftruncate(descriptor, size)
+        os.pwrite(descriptor, slots.HEADER.pack(slots.MAGIC, count, slot_bytes, start), 0)
+    finally:
+        os.close(descriptor)
+    return name
+
+
+def _by_age(table: Any) -> list[int]:
+    """The slots' numbers: those that hold nothing, then the least recently used."""
+    order = np.lexsort((table["used_ns"], _RANK[table["state"]]))
+    return [int(index) for index in order]
+
+
+def _clear(table: Any, index: int) -> None:
+    table[index]["state"] = _CLEARED[table[index]["state"]]
+    table[index]["key"] = b""
+    table[index]["handle"] = b""
+
+
+_CLEARED = np.array([FREE, FREE, FORGOTTEN, FORGOTTEN])
+_RANK = np.array([0, 0, 1, 0])
+"""By state. A reserved slot that nobody pins was given up: as good as a free one."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any, Protocol
+import math
+import time
+from typing import Any
 
 import grpc
 import numpy as np
@@ -12,9 +14,9 @@ import numpy.typing as npt
 import tritonclient.grpc.aio as triton_grpc
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from serving import shm
+from serving import shm, slots
 from serving.domain.request import Deadline, Priority
-from serving.engines.engine import EngineSpec, Tensors, TensorSpec
+from serving.engines.engine import EngineSpec, Tensors, TensorSpec, Timing, ignore
 from serving.errors import Fault, Kind
 from serving.manifest import EngineRecord
 
@@ -22,6 +24,11 @@ log = logging.getLogger(__name__)
 
 MAX_MESSAGE_BYTES = 512 * 1024 * 1024
 RETRY_AFTER_S = 2.0
+SLOT = "slot"
+"""The input, and the encoder's output, that names a slot: (1, 2) int64, index and generation."""
+FEATURES_ARE_GONE = "features are gone"
+QUEUE_IS_FULL = "Exceeds maximum queue size"
+WAITED_TOO_LONG = "Request timeout expired"
 REGION_IS_IN_USE = "currently in use"
 REGION_IS_UNKNOWN = "Unable to find shared memory region"
 PRIORITIES = {Priority.INTERACTIVE: 1, Priority.BULK: 2}
@@ -37,29 +44,18 @@ CHANNEL = [
 ]
 
 
-class SharedMemory(Protocol):
-    """A region of /dev/shm in which some arrays lie (`embeddings.arena.Arena`)."""
-
-    region: str
-    nbytes: int
-
-    def locate(self, array: npt.NDArray[Any]) -> int | None:
-        """The array's offset in the region, or None where it lies elsewhere."""
-        ...
-
-
 class TritonServer:
     """One Triton server and one channel to it. The channel is made in the event loop that uses it first.
 
-    `address`: host:port of the gRPC endpoint. `call_timeout_s`: no call waits longer, whatever its deadline. `memory`: inputs
-    that lie in it are named to the server instead of being sent.
+    `address`: host:port of the gRPC endpoint. `call_timeout_s`: no call waits longer, whatever its deadline. `region_bytes`:
+    size of the Features arena, for engines that take Features as tensors; it is mapped when the first of them is called.
     """
 
-    def __init__(self, address: str, call_timeout_s: float, memory: SharedMemory | None = None) -> None:
+    def __init__(self, address: str, call_timeout_s: float, region_bytes: int = 0) -> None:
         self._address = address
         self.call_timeout_s = call_timeout_s
         self._client: Any = None
-        self._memory = memory
+        self._region_bytes = region_bytes
         self._registration: asyncio.Task[None] | None = None
 
     @property
@@ -81,21 +77,16 @@ class TritonServer:
         """Whether one model version is loaded."""
         return await self._ask(self.client.is_model_ready(name, version, client_timeout=self.call_timeout_s))
 
-    async def share(self) -> SharedMemory | None:
-        """The memory once the server has mapped it; None where there is none, or the server cannot (another machine's)."""
-        if self._memory is None:
-            return None
+    async def share(self, region: str) -> asyncio.Task[None]:
+        """Wait until the server has mapped the arena's region. Gives the registration, which `forgotten` takes back."""
         if self._registration is None or _came_to_nothing(self._registration):
-            self._registration = asyncio.create_task(self._register(self._memory))
-        await asyncio.shield(self._registration)
-        return self._memory
+            self._registration = asyncio.create_task(self._register(region))
+        registration = self._registration
+        await asyncio.wait({registration})  # a caller that leaves does not take it along
+        registration.result()
+        return registration
 
-    @property
-    def registration(self) -> asyncio.Task[None] | None:
-        """The registration under which the memory is shared now."""
-        return self._registration
-
-    def forgotten(self, registration: asyncio.Task[None] | None) -> None:
+    def forgotten(self, registration: asyncio.Task[None]) -> None:
         """The server does not know this registration any more (it was restarted): register anew before the next use.
 
         A registration that was made since then stays.
@@ -103,24 +94,22 @@ class TritonServer:
         if self._registration is registration:
             self._registration = None
 
-    async def _register(self, memory: SharedMemory) -> None:
+    async def _register(self, region: str) -> None:
         """Register the region, and take those out whose owner is gone: their memory is held until then."""
         try:
             known = await self.client.get_system_shared_memory_status(client_timeout=self.call_timeout_s)
             for name in known.regions:
                 if shm.owner_is_gone(name):
                     await self._forget_region(name)
-            if memory.region in known.regions:
-                return
-            await self.client.register_system_shared_memory(
-                memory.region, memory.region, memory.nbytes, client_timeout=self.call_timeout_s
-            )
+            if region not in known.regions:
+                await self.client.register_system_shared_memory(
+                    region, region, self._region_bytes, client_timeout=self.call_timeout_s
+                )
         except InferenceServerException as exc:
-            if not _is_away(exc):
-                log.warning("Triton cannot map the Features' memory, they are sent instead: %s", exc.message())
-                self._memory = None
-                return
-            raise _unavailable() from exc
+            if _is_away(exc):
+                raise _unavailable() from exc
+            log.error("Triton cannot map the Features arena: is it on this node? %s", exc.message())
+            raise Fault(Kind.ENGINE_FAILED, "the engine's server does not share this node's memory") from exc
 
     async def _forget_region(self, name: str) -> None:
         """Take a dead owner's region out. One that a call still reads stays until the next replica comes."""
@@ -146,14 +135,18 @@ class TritonServer:
 
 
 class TritonEngine:
-    """Implements `Engine` for one model version in Triton."""
+    """Implements `Engine` for one model version in Triton.
+
+    Features go by the name of their slot to the Python-based backends (record.features "slot"), or as tensors at an offset of
+    the registered region to native ones ("region").
+    """
 
     def __init__(self, server: TritonServer, spec: EngineSpec, record: EngineRecord) -> None:
         self.spec = spec
         self._server = server
         self._name = record.name
         self._version = record.version
-        self._lead = 1 if spec.max_batch else 0
+        self._by_region = record.features == "region"
         self._inputs = {tensor.name: tensor for tensor in spec.inputs}
         self._outputs = {tensor.name: tensor for tensor in spec.outputs}
 
@@ -164,70 +157,138 @@ class TritonEngine:
         *,
         outputs: tuple[str, ...] = (),
         priority: Priority = Priority.INTERACTIVE,
+        slot: shm.Slot | None = None,
+        timing: Timing = ignore,
     ) -> dict[str, npt.NDArray[Any]]:
         """Run once and give the named outputs. Raises Fault as `Engine.infer` says."""
-        left_s = deadline.check(f"engine {self._name}")
-        wanted = outputs or tuple(self._outputs)
-        memory, registration = None, None
+        sent = time.monotonic()
         try:
-            memory = await self._server.share()
-            registration = self._server.registration
+            made = await self._call(inputs, deadline, outputs, priority, slot)
+        except BaseException:
+            self._quarantine(slot)
+            raise
+        timing(0.0, time.monotonic() - sent)
+        return made
+
+    async def _call(
+        self, inputs: Tensors, deadline: Deadline, outputs: tuple[str, ...], priority: Priority, slot: shm.Slot | None
+    ) -> dict[str, npt.NDArray[Any]]:
+        left_s = min(deadline.check(f"engine {self._name}"), self._server.call_timeout_s)
+        wanted = outputs or tuple(self._outputs)
+        registration = None
+        try:
+            if self._by_region and slot is not None:
+                registration = await self._server.share(slot.region)
             result = await self._server.client.infer(
                 self._name,
-                [self._input(name, value, memory) for name, value in inputs.items()],
+                [*self._features_in(slot), *(self._input(name, value) for name, value in inputs.items())],
                 model_version=self._version,
-                outputs=[triton_grpc.InferRequestedOutput(name) for name in wanted],
-                client_timeout=min(left_s, self._server.call_timeout_s),
+                outputs=[*self._features_out(slot), *(triton_grpc.InferRequestedOutput(name) for name in wanted)],
+                client_timeout=left_s,
+                timeout=int(left_s * 1e6),
                 priority=PRIORITIES[priority],
             )
         except InferenceServerException as exc:
-            if memory is not None and REGION_IS_UNKNOWN in exc.message():
+            if registration is not None and REGION_IS_UNKNOWN in exc.message():
                 self._server.forgotten(registration)
-                return await self.infer(inputs, deadline, outputs=outputs, priority=priority)
+                return await self._call(inputs, deadline, outputs, priority, slot)
             raise self._fault(exc, deadline) from exc
         except asyncio.CancelledError:
             # A channel that dies cancels its calls: only a cancellation of this task is the caller's own.
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if _asked_to_stop():
                 raise
             raise _unavailable() from None
         return {name: self._output(name, result.as_numpy(name)) for name in wanted}
 
-    def _input(self, name: str, value: npt.NDArray[Any], memory: SharedMemory | None) -> Any:
+    def _features_in(self, slot: shm.Slot | None) -> list[Any]:
+        if slot is None:
+            return []
+        if not self._by_region:
+            named = triton_grpc.InferInput(SLOT, [1, 2], "INT64")
+            named.set_data_from_numpy(np.array([[slot.index, slot.generation]], np.int64))
+            return [named]
+        found = []
+        for spec, offset, size in _places(self.spec.reads):
+            tensor = triton_grpc.InferInput(spec.name, [1, *spec.shape], np_to_triton_dtype(np.dtype(spec.dtype)))
+            tensor.set_shared_memory(slot.region, size, offset=slot.offset + offset)
+            found.append(tensor)
+        return found
+
+    def _features_out(self, slot: shm.Slot | None) -> list[Any]:
+        if slot is None or not self.spec.writes:
+            return []
+        if not self._by_region:
+            return [triton_grpc.InferRequestedOutput(SLOT)]
+        found = []
+        for spec, offset, size in _places(self.spec.writes):
+            tensor = triton_grpc.InferRequestedOutput(spec.name)
+            tensor.set_shared_memory(slot.region, size, offset=slot.offset + offset)
+            found.append(tensor)
+        return found
+
+    def _quarantine(self, slot: shm.Slot | None) -> None:
+        """A native backend may still work in a slot whose call was given up: it stays pinned for as long as a call may take.
+
+        The Python-based backends pin their slots themselves.
+        """
+        if self._by_region and slot is not None:
+            asyncio.get_running_loop().call_later(self._server.call_timeout_s, lambda held: None, slot)
+
+    def _input(self, name: str, value: npt.NDArray[Any]) -> Any:
         spec = self._inputs.get(name)
-        if spec is None or not self._fits(spec, value):
+        if spec is None or not _fits(spec, value):
             log.error("engine %s: input %s has shape %s and dtype %s", self._name, name, value.shape, value.dtype)
             raise Fault(Kind.ENGINE_FAILED, "the engine was given tensors that it does not take")
         tensor = triton_grpc.InferInput(name, list(value.shape), np_to_triton_dtype(value.dtype))
-        offset = memory.locate(value) if memory is not None else None
-        if memory is None or offset is None:
-            tensor.set_data_from_numpy(np.ascontiguousarray(value))
-        else:
-            tensor.set_shared_memory(memory.region, value.nbytes, offset=offset)
+        tensor.set_data_from_numpy(np.ascontiguousarray(value))
         return tensor
 
     def _output(self, name: str, value: npt.NDArray[Any] | None) -> npt.NDArray[Any]:
-        if value is None or not self._fits(self._outputs[name], value):
+        if value is None or not _fits(self._outputs[name], value):
             found = "nothing" if value is None else f"shape {value.shape} and dtype {value.dtype}"
             log.error("engine %s: output %s has %s", self._name, name, found)
             raise Fault(Kind.ENGINE_FAILED, "the engine gave tensors that are not what it declares")
         return value
 
-    def _fits(self, spec: TensorSpec, value: npt.NDArray[Any]) -> bool:
-        shape = value.shape[self._lead :]
-        same_rank = value.ndim == len(spec.shape) + self._lead
-        return same_rank and value.dtype == spec.dtype and all(s in (-1, n) for s, n in zip(spec.shape, shape, strict=True))
-
     def _fault(self, exc: Any, deadline: Deadline) -> Fault:
-        status = exc.status() or ""
+        status, message = exc.status() or "", exc.message() or ""
+        if QUEUE_IS_FULL in message:
+            return Fault(Kind.POOL_FULL, "the engine's queue is full: try again later", retry_after_s=RETRY_AFTER_S)
+        if WAITED_TOO_LONG in message:
+            return Fault(Kind.DEADLINE, "the deadline passed in the engine's queue", param="deadline")
+        if FEATURES_ARE_GONE in message:
+            return Fault(Kind.UNKNOWN_HANDLE, "the image's Features are gone: send the image again", param="image_id")
         if "DEADLINE_EXCEEDED" in status:
             if deadline.remaining_s() <= 0.001:
                 return Fault(Kind.DEADLINE, "the deadline passed inside the engine", param="deadline")
             return _unavailable()
         if _is_away(exc):
             return _unavailable()
-        log.error("engine %s failed: %s", self._name, exc.message())
+        log.error("engine %s failed: %s", self._name, message)
         return Fault(Kind.ENGINE_FAILED, "the engine failed on this request; the server's log has the details")
+
+
+def _places(tensors: tuple[TensorSpec, ...]) -> list[tuple[TensorSpec, int, int]]:
+    """(spec, offset in the slot, bytes) of one image's Features."""
+    sizes = [math.prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in tensors]
+    return list(zip(tensors, slots.offsets(sizes), sizes, strict=False))
+
+
+def _fits(spec: TensorSpec, value: npt.NDArray[Any]) -> bool:
+    """The shape behind the batch axis is the spec's."""
+    same_rank = value.ndim == len(spec.shape) + 1
+    return (
+        same_rank and value.dtype == spec.dtype and all(s in (-1, n) for s, n in zip(spec.shape, value.shape[1:], strict=True))
+    )
+
+
+def _asked_to_stop() -> bool:
+    """Whether the task at work is being cancelled.
+
+    A frame of its own: one that an error keeps, and that knows the task, would keep the error, and the slot with it.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _came_to_nothing(task: asyncio.Task[None]) -> bool:

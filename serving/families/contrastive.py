@@ -1,14 +1,13 @@
-"""What the contrastive families share: pictures and texts -> unit vectors through two towers, and remembered labels."""
+"""What the contrastive families share: pictures and texts -> unit vectors through two towers, each picture only once."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,53 +15,41 @@ import numpy.typing as npt
 from serving.domain.answer import Embeddings
 from serving.domain.image import EncodedImage, Image, ImageSource
 from serving.domain.request import Embed, Request
+from serving.embeddings.keys import features_key
+from serving.embeddings.vectors import Outcome
 from serving.engines.engine import Engine, EngineSpec
 from serving.errors import Fault, Kind, SetupError
 from serving.families.family import Tools
-from serving.families.tokenizer import Tokenizer, open_tokenizer
+from serving.families.labels import LabelTables, Vectors, unit
+from serving.families.tokenizer import Tokenizer, open_tokenizer, without_padding
 from serving.manifest import EngineRecord, Manifest
 from serving.telemetry.stages import Stages
 
-Vectors = npt.NDArray[np.float32]
-"""(n, D) float32."""
+T = TypeVar("T")
+Pixels = npt.NDArray[np.float32]
+"""(n, 3, S, S) float32."""
 
 Prepare = Callable[[Image], npt.NDArray[np.float32]]
 """Decoded picture -> (3, S, S) float32, what the image tower takes."""
 
-MAX_SENTENCES = 10_000
-"""Most labels x templates in one call."""
 
-ITEMS_A_CALL = 32
-"""Items in one engine call where the engine's spec names no largest batch."""
+class Vectorstore(Protocol):
+    """Image vectors by key, each made once for all who wait for it (`embeddings.vectors.VectorStore`)."""
 
-
-class LabelCache:
-    """Label vectors by (checkpoint, templates, label), the most recently used `entries` of them."""
-
-    def __init__(self, entries: int = 8192) -> None:
-        self._entries = entries
-        self._held: OrderedDict[bytes, Vectors] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._held)
-
-    def get(self, key: bytes) -> Vectors | None:
-        """The (D,) vector of a key, used now, or None."""
-        if key in self._held:
-            self._held.move_to_end(key)
-        return self._held.get(key)
-
-    def put(self, key: bytes, vector: Vectors) -> None:
-        """Keep a (D,) vector; the least recently used leaves when the cache is full."""
-        self._held[key] = vector
-        self._held.move_to_end(key)
-        while len(self._held) > self._entries:
-            self._held.popitem(last=False)
+    async def get_or_make_all(
+        self, keys: Sequence[str], make: Callable[[Sequence[int]], Awaitable[Sequence[Vectors]]]
+    ) -> tuple[list[Vectors], Outcome]:
+        """The values of the keys; `make` is called with the indices of those that nobody has or makes."""
+        ...
 
 
 @dataclass(frozen=True)
 class Towers:
-    """The two towers of one checkpoint. `digest`: tells its text vectors from those of other checkpoints."""
+    """The two towers of one checkpoint.
+
+    `digest`: tells its vectors from those of other checkpoints. `causal`: no token of a text sees a later one, so that the
+    padding behind the longest text of a call may be cut off; a tower that is not causal must be given the whole context.
+    """
 
     image: Engine
     text: Engine
@@ -70,32 +57,77 @@ class Towers:
     context_length: int
     digest: str
     tools: Tools
+    labels_known: LabelTables
+    causal: bool = True
 
-    async def images(self, pixels: npt.NDArray[np.float32], request: Request) -> Vectors:
+    async def images(self, pixels: Pixels, request: Request, stages: Stages) -> Vectors:
         """(n, 3, S, S) float32 -> (n, D) unit vectors, in calls of the engine's largest batch."""
-        return await _embed(self.image, "pixels", pixels, request)
+        return await _embed(self.image, "pixels", _parts(pixels, self.image), request, stages)
 
-    async def texts(self, texts: Sequence[str], request: Request) -> Vectors:
+    async def texts(self, texts: Sequence[str], request: Request, stages: Stages) -> Vectors:
         """Texts -> (n, D) unit vectors, in calls of the engine's largest batch. Raises Fault where a text is too long."""
+        request.deadline.check("encode")
         tokens = await self.tools.run(partial(self.tokenizer.batch, list(texts), self.context_length))
-        return await _embed(self.text, "tokens", tokens, request)
+        parts = _parts(tokens, self.text)
+        return await _embed(self.text, "tokens", list(map(without_padding, parts)) if self.causal else parts, request, stages)
 
-    async def labels(self, names: Sequence[str], templates: Sequence[str], request: Request, cache: LabelCache) -> Vectors:
-        """(labels, D) unit vectors: each the renormalised mean of the label's unit vectors over the templates."""
-        keys = [_label_key(self.digest, templates, name) for name in names]
-        found = [cache.get(key) for key in keys]
-        missing = [index for index, vector in enumerate(found) if vector is None]
-        if missing:
-            sentences = [fill(template, names[index]) for index in missing for template in templates]
-            vectors = await self.texts(sentences, request)
-            means = unit(vectors.reshape(len(missing), len(templates), -1).mean(axis=1))
-            for index, vector in zip(missing, means, strict=True):
-                cache.put(keys[index], vector)
-                found[index] = vector
-        return np.stack([vector for vector in found if vector is not None])
+    async def labels(self, names: Sequence[str], sets: Sequence[Sequence[str]], request: Request, stages: Stages) -> Vectors:
+        """(sets x labels, D) unit vectors: see `LabelTables.table`. Raises Fault."""
+        encode = partial(self.texts, request=request, stages=stages)
+        return await in_time(request, self.labels_known.table(names, sets, encode))
 
 
-def open_towers(manifest: Manifest, tools: Tools, specs: Callable[[Manifest], Any]) -> tuple[Towers, ...]:
+@dataclass(frozen=True)
+class Pictures:
+    """The image side of a model, remembered: what its checkpoints see in a picture.
+
+    `preprocessing_id`: names the preprocessing with its parameters and version, `prepare` does it.
+    """
+
+    towers: tuple[Towers, ...]
+    prepare: Prepare
+    preprocessing_id: str
+    tools: Tools
+
+    async def vectors(self, sources: Sequence[ImageSource], request: Request, stages: Stages) -> tuple[Vectors, Outcome]:
+        """(n, checkpoints, D) unit vectors. Only pictures that nobody has seen are decoded and encoded. Raises Fault."""
+        images = [_bytes_of(source) for source in sources]
+        digest = "|".join(towers.digest for towers in self.towers)
+        keys = [features_key(request.tenant, digest, self.preprocessing_id, image.content_key()) for image in images]
+
+        async def make(missing: Sequence[int]) -> list[Vectors]:
+            return list(await self._encode([images[index] for index in missing], request, stages))
+
+        start = time.perf_counter()
+        store: Vectorstore = self.tools.vectors
+        found, outcome = await in_time(request, store.get_or_make_all(keys, make))
+        if outcome == "coalesced":
+            stages.add("queue", time.perf_counter() - start)
+        return np.stack(found), outcome
+
+    async def _encode(self, images: Sequence[EncodedImage], request: Request, stages: Stages) -> Vectors:
+        """Decoded one at a time, so that only small tensors are held together; encoded by all checkpoints at once."""
+        prepared = []
+        for image in images:
+            request.deadline.check("decode")
+            pixels, decode_s, prepare_s = await self.tools.run(partial(_prepared, image, self.tools.decode, self.prepare))
+            stages.add("decode", decode_s)
+            stages.add("preprocess", prepare_s)
+            prepared.append(pixels)
+        pixels = np.stack(prepared)
+        if len(self.towers) == 1:
+            return (await self.towers[0].images(pixels, request, stages))[:, None]
+        each = [asyncio.create_task(towers.images(pixels, request, stages)) for towers in self.towers]
+        try:
+            return np.stack(await asyncio.gather(*each), axis=1)
+        finally:
+            for one in each:
+                one.cancel()
+
+
+def open_towers(
+    manifest: Manifest, tools: Tools, specs: Callable[[Manifest], Any], *, causal: bool = True
+) -> tuple[Towers, ...]:
     """One pair of towers for each checkpoint of the model, in the manifest's order. Raises SetupError where unpaired."""
     parts: dict[str, EngineSpec] = dict(specs(manifest))
     tokenizer = open_tokenizer(manifest.options)
@@ -106,51 +138,27 @@ def open_towers(manifest: Manifest, tools: Tools, specs: Callable[[Manifest], An
 
     def pair(image: EngineRecord, text: EngineRecord) -> Towers:
         opened = tools.engine(parts["image_encoder"], image), tools.engine(parts["text_encoder"], text)
-        return Towers(*opened, tokenizer, context_length, text.digest, tools)
+        digest = f"{image.digest}/{text.digest}"
+        return Towers(*opened, tokenizer, context_length, digest, tools, LabelTables(digest), causal)
 
     return tuple(pair(image, text) for image, text in zip(images, texts, strict=True))
 
 
-async def pixels_of(
-    sources: Sequence[ImageSource], prepare: Prepare, tools: Tools, request: Request, stages: Stages
-) -> npt.NDArray[np.float32]:
-    """Pictures as sent -> (n, 3, S, S) float32. One is decoded at a time, so that only small tensors are held together."""
-    prepared = []
-    for source in sources:
-        if not isinstance(source, EncodedImage):
-            raise Fault(Kind.INVALID, "this model keeps no images: send the image itself, not a handle", param="image_id")
-        request.deadline.check("decode")
-        with stages.measure("decode"):
-            image: Image = await tools.run(partial(tools.decode, source))
-        with stages.measure("preprocess"):
-            prepared.append(await tools.run(partial(prepare, image)))
-    return np.stack(prepared)
-
-
-async def embed(task: Embed, towers: Towers, prepare: Prepare, request: Request, stages: Stages) -> Embeddings:
-    """One unit vector for each image or text of the task."""
+async def embed(task: Embed, pictures: Pictures, request: Request, stages: Stages) -> tuple[Embeddings, Outcome | Literal[""]]:
+    """One unit vector of the first checkpoint for each image or text of the task. Raises Fault."""
     if task.images:
-        pixels = await pixels_of(task.images, prepare, towers.tools, request, stages)
-        with stages.measure("encode"):
-            return Embeddings(await towers.images(pixels, request))
-    with stages.measure("encode"):
-        return Embeddings(await towers.texts(task.texts, request))
+        vectors, outcome = await pictures.vectors(task.images, request, stages)
+        return Embeddings(vectors[:, 0]), outcome
+    return Embeddings(await pictures.towers[0].texts(task.texts, request, stages)), ""
 
 
-def unit(vectors: Vectors) -> Vectors:
-    """Each row divided by its L2 norm, float32."""
-    return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32)
-
-
-def fill(template: str, label: str) -> str:
-    """The sentence of a label. The template's one {} is replaced; nothing else in it or in the label is interpreted."""
-    return template.replace("{}", label)
-
-
-def check_sentences(labels: int, templates: int) -> None:
-    """Refuse more sentences than a call may cost. Raises Fault(TOO_LARGE)."""
-    if labels * templates > MAX_SENTENCES:
-        raise Fault(Kind.TOO_LARGE, f"labels times templates may be {MAX_SENTENCES} at most", param="templates")
+async def in_time(request: Request, work: Awaitable[T]) -> T:
+    """The result of what others may be making, no longer than this request's own deadline. Raises Fault(DEADLINE)."""
+    try:
+        async with asyncio.timeout(request.deadline.remaining_s()):
+            return await work
+    except TimeoutError as exc:
+        raise Fault(Kind.DEADLINE, "the deadline passed during encode", param="deadline") from exc
 
 
 def option(manifest: Manifest, name: str) -> Any:
@@ -160,16 +168,37 @@ def option(manifest: Manifest, name: str) -> Any:
     return manifest.options[name]
 
 
-async def _embed(engine: Engine, name: str, items: npt.NDArray[Any], request: Request) -> Vectors:
-    size = engine.spec.max_batch or ITEMS_A_CALL
+def _bytes_of(source: ImageSource) -> EncodedImage:
+    if not isinstance(source, EncodedImage):
+        raise Fault(Kind.INVALID, "this model keeps no images: send the image itself, not a handle", param="image_id")
+    return source
+
+
+def _prepared(
+    image: EncodedImage, decode: Callable[[EncodedImage], Image], prepare: Prepare
+) -> tuple[npt.NDArray[np.float32], float, float]:
+    """(3, S, S) float32, and the seconds of decoding and of preparing. Blocking."""
+    start = time.perf_counter()
+    decoded = decode(image)
+    between = time.perf_counter()
+    pixels = prepare(decoded)
+    return pixels, between - start, time.perf_counter() - between
+
+
+def _parts(items: npt.NDArray[Any], engine: Engine) -> list[npt.NDArray[Any]]:
+    return [items[start : start + engine.spec.max_batch] for start in range(0, len(items), engine.spec.max_batch)]
+
+
+async def _embed(engine: Engine, name: str, parts: list[npt.NDArray[Any]], request: Request, stages: Stages) -> Vectors:
     made = []
-    for start in range(0, len(items), size):
+    for part in parts:
         request.deadline.check("encode")
-        chunk = {name: items[start : start + size]}
-        out = await engine.infer(chunk, request.deadline, outputs=("embedding",), priority=request.priority)
+        out = await engine.infer(
+            {name: part},
+            request.deadline,
+            outputs=("embedding",),
+            priority=request.priority,
+            timing=stages.timing("encode"),
+        )
         made.append(out["embedding"])
     return unit(np.concatenate(made))
-
-
-def _label_key(digest: str, templates: Sequence[str], label: str) -> bytes:
-    return hashlib.sha256(json.dumps([digest, list(templates), label]).encode()).digest()

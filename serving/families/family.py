@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
-
-import numpy.typing as npt
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
 
 from serving.domain.answer import Answer
 from serving.domain.image import EncodedImage, Image
 from serving.domain.request import Request
 from serving.embeddings.store import FeaturesStore
+from serving.embeddings.vectors import VectorStore
 from serving.engines.engine import Engine, EngineSpec
 from serving.manifest import EngineRecord, Manifest
 from serving.telemetry.stages import Stages
 
-T = TypeVar("T")
-Array = npt.NDArray[Any]
+VECTORS_BYTES, VECTORS_TTL_S = 64 * 1024 * 1024, 3600.0
+"""Of a store that nobody configured: some 25,000 vectors of 512 numbers."""
 
 
 @dataclass(frozen=True)
@@ -25,15 +25,15 @@ class Tools:
     """What a family is given to work with.
 
     `engine`: opens the engine of a spec and a built record. `decode`: bytes -> pixels, blocking. `run`: runs a blocking
-    function in the pool's threads. `store`: the Features store of this replica. `place`: moves an array to where engines read
-    it without a copy; blocking, the same array where there is no such place.
+    function in the pool's threads. `store`: the node's Features, in the pools that keep them. `vectors`: this replica's image
+    vectors, in the pools that compare.
     """
 
     engine: Callable[[EngineSpec, EngineRecord], Engine]
     decode: Callable[[EncodedImage], Image]
     run: Callable[[Callable[[], Any]], Awaitable[Any]]
-    store: FeaturesStore
-    place: Callable[[Array], Array] = lambda array: array
+    store: FeaturesStore | None = None
+    vectors: VectorStore = field(default_factory=partial(VectorStore, VECTORS_BYTES, VECTORS_TTL_S))
 
 
 class Family(Protocol):

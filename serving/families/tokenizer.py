@@ -79,6 +79,11 @@ class WordTokenizer:
         return _padded([self.encode(text) for text in texts], context_length, truncate)
 
 
+def without_padding(ids: Ids) -> Ids:
+    """Ids (n, context_length) -> (n, length of the longest text), contiguous: what lies behind every text's end is cut off."""
+    return np.ascontiguousarray(ids[:, : int(ids.argmax(axis=1).max(initial=0)) + 1])
+
+
 def open_tokenizer(options: Mapping[str, Any]) -> Tokenizer:
     """The tokenizer that a model's record names: `tokenizer` is "clip-bpe" or "words", which needs `vocabulary`.
 

@@ -65,17 +65,17 @@ def _real_image() -> bytes:
 
 def _visual(http: Client, grpc: GrpcClient, image: bytes) -> list[Timed]:
     boxes = list(BOXES.values())
-    first = _timed("HTTP segment, new image", lambda: http.segment(image, boxes=boxes, model=VISUAL))
-    again = _timed("HTTP segment, same image", lambda: http.segment(image, boxes=boxes, model=VISUAL))
-    other = _timed("gRPC segment, same image", lambda: grpc.segment(image, boxes=boxes, model=VISUAL))
+    first = _timed("HTTP new image", lambda: http.segment(image, boxes=boxes, model=VISUAL))
+    again = _timed("HTTP same image", lambda: http.segment(image, boxes=boxes, model=VISUAL))
+    other = _timed("gRPC same image", lambda: grpc.segment(image, boxes=boxes, model=VISUAL))
     return [first, again, other]
 
 
 def _text(http: Client, grpc: GrpcClient, radiograph: Pixels) -> list[Timed]:
     picture = _png(radiograph)
     labels = list(LABELS)
-    first = _timed("HTTP classify", lambda: http.classify([picture], labels, model=CONTRASTIVE))
-    other = _timed("gRPC classify", lambda: grpc.classify([picture], labels, model=CONTRASTIVE))
+    first = _timed("HTTP labels", lambda: http.classify([picture], labels, model=CONTRASTIVE))
+    other = _timed("gRPC labels", lambda: grpc.classify([picture], labels, model=CONTRASTIVE))
     return [first, other]
 
 
@@ -109,7 +109,8 @@ def _print(calls: Sequence[Timed]) -> None:
 
 def _stage_table(calls: Sequence[Timed]) -> Table:
     stages = list(dict.fromkeys(stage for call in calls for stage in call.answer.stages_ms))
-    table = Table("milliseconds", title="Stages, and the total as the client saw it")
+    table = Table(title="Milliseconds by stage, and in all as the client saw it")
+    table.add_column("", no_wrap=True)
     for call in calls:
         table.add_column(call.name, justify="right")
     for stage in stages:

@@ -54,6 +54,8 @@ def environment(run_dir: Path, multiproc_dir: Path, max_body_bytes: int) -> dict
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DEDUP_LOGS": "0",
+        # The controller looks at its replicas three times a second instead of ten: on two cores that is 3 % of one.
+        "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.3",
         "PROMETHEUS_MULTIPROC_DIR": str(multiproc_dir),
         # One native thread a library in each replica: the cores belong to Triton's engines.
         "OMP_NUM_THREADS": "1",

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from serving import shm
+from serving import shm, slots
 from serving.errors import SetupError
 from serving.local import echo
 from serving.local.ports import free_ports, require_free
@@ -35,7 +35,8 @@ class EmbeddedTriton:
     """One child server. `start`, `stop`, `restart` (same ports); a context manager.
 
     `repository`: the model repository; `models`: engine names to load; `run_dir`: where its backends and its log go;
-    ports: 0 takes a free one. After `start`: `grpc_address`, `metrics_address`, `pid`, `log_path`.
+    ports: 0 takes a free one; `arena`: region of the Features that its engines read and write. After `start`:
+    `grpc_address`, `metrics_address`, `pid`, `log_path`.
     """
 
     def __init__(
@@ -49,14 +50,17 @@ class EmbeddedTriton:
         grpc_port: int = 0,
         http_port: int = 0,
         metrics_port: int = 0,
+        arena: str = "",
     ) -> None:
         self._repository = repository
         self._models = tuple(models)
         self._run_dir = run_dir
         self._start_timeout_s = start_timeout_s
         self._threads = threads
+        self._arena = arena
         self._ports = [grpc_port, http_port, metrics_port]
         self._process: subprocess.Popen[bytes] | None = None
+        self._engines: tuple[int, ...] = ()
         self.log_path = run_dir / "triton.log"
 
     @property
@@ -75,8 +79,9 @@ class EmbeddedTriton:
         return self._process.pid if self._process else 0
 
     def alive(self) -> bool:
-        """Whether the process runs."""
-        return self._process is not None and self._process.poll() is None
+        """Whether the server runs, and each engine's own process: Triton 2.51 does not bring a dead one back."""
+        running = self._process is not None and self._process.poll() is None
+        return running and all(_runs(pid) for pid in self._engines)
 
     def start(self) -> None:
         """Start, wait until it is ready, and check that arrays come back as they went. Raises SetupError."""
@@ -134,6 +139,8 @@ class EmbeddedTriton:
         utils.write_text(f"import sys\nsys.path.insert(0, {sysconfig.get_path('purelib')!r})\n" + utils.read_text())
         for name in NATIVE:
             shutil.copytree(BACKENDS / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+            for shared in (BACKENDS / "features.py", Path(slots.__file__)):
+                shutil.copy2(shared, target / name / shared.name)
 
     def command(self, binary: Path) -> list[str]:
         """The server's command line."""
@@ -170,6 +177,7 @@ class EmbeddedTriton:
             "LD_LIBRARY_PATH": ":".join(filter(None, libraries)),
             "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
             "MEDSERVE_ENGINE_THREADS": str(self._threads),
+            "MEDSERVE_ARENA": self._arena,
         }
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
@@ -183,6 +191,7 @@ class EmbeddedTriton:
             )
         try:
             self._wait_until_ready()
+            self._engines = _children(self.pid)
             echo.check(self.grpc_address)
         except BaseException:
             self._end()
@@ -207,7 +216,7 @@ class EmbeddedTriton:
         return errors[-1].strip('"')[:200] if errors else "it ended without a word"
 
     def _end(self) -> None:
-        process, self._process = self._process, None
+        process, self._process, self._engines = self._process, None, ()
         if process is None:
             return
         if process.poll() is None:
@@ -218,6 +227,20 @@ class EmbeddedTriton:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         shm.remove(f"{shm.prefix()}triton")
+
+
+def _children(pid: int) -> tuple[int, ...]:
+    """The processes that a process started and that live."""
+    listed = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    return tuple(int(word) for text in listed for word in text.split())
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process runs; one that is dead and not yet reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def _site() -> Path:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from serving import app, shm
+from serving.embeddings import arena
 from serving.local import ray as local_ray
 from serving.local.supervise import Supervisor
 from serving.local.triton import EmbeddedTriton
@@ -37,6 +38,7 @@ class Stack:
         self.triton: EmbeddedTriton | None = None
         self._supervisor: Supervisor | None = None
         self._ray: local_ray.LocalRay | None = None
+        self._region = ""
 
     def start(self) -> None:
         """Start everything and wait until it is ready. Raises SetupError; what had started is stopped again."""
@@ -44,14 +46,21 @@ class Stack:
         metrics_dir = self.run_dir / "metrics"
         metrics_dir.mkdir(parents=True, exist_ok=True)
         try:
-            settings = self._start_triton()
+            settings = self._start_triton(self._make_arena(self._settings))
             self._start_ray(settings, metrics_dir)
         except BaseException:
             self._stop_parts()
             raise
 
-    def _start_triton(self) -> Settings:
-        settings = self._settings
+    def _make_arena(self, settings: Settings) -> Settings:
+        """The settings with the region of this node's Features."""
+        if not settings.features.region:
+            shm.sweep()
+            self._region = arena.create("features", settings.features.budget_bytes, app.slot_bytes(settings))
+            settings = settings.model_copy(update={"features": settings.features.model_copy(update={"region": self._region})})
+        return settings
+
+    def _start_triton(self, settings: Settings) -> Settings:
         if settings.triton.address:
             return settings
         engines = app.engine_names(settings)
@@ -62,6 +71,7 @@ class Stack:
             self.run_dir / "triton",
             start_timeout_s=settings.triton.start_timeout_s,
             threads=settings.triton.threads,
+            arena=settings.features.region,
         )
         self.triton.start()
         self._supervisor = Supervisor(self.triton)
@@ -90,6 +100,8 @@ class Stack:
             self._ray.stop()
         if self.triton is not None:
             self.triton.stop()
+        if self._region:
+            shm.remove(self._region)
         shm.sweep()
 
     def __enter__(self) -> Stack:

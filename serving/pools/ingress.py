@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from ray import serve
@@ -10,7 +10,7 @@ from ray.serve.handle import DeploymentHandle
 
 from serving.edge.fronts import Fronts
 
-OpenFronts = Callable[[dict[str, DeploymentHandle[Any]]], Fronts]
+OpenFronts = Callable[[dict[str, DeploymentHandle[Any]]], Awaitable[Fronts]]
 
 
 @serve.deployment
@@ -18,8 +18,8 @@ OpenFronts = Callable[[dict[str, DeploymentHandle[Any]]], Fronts]
 class Ingress:
     """A shell: Ray calls the methods below by the names of the RPCs, and `__serve_build_asgi_app__` once for HTTP."""
 
-    def __init__(self, open_fronts: OpenFronts, **pools: DeploymentHandle[Any]) -> None:
-        self._fronts = open_fronts(pools)
+    async def __init__(self, open_fronts: OpenFronts, **pools: DeploymentHandle[Any]) -> None:  # type: ignore[misc]  # Ray awaits it
+        self._fronts = await open_fronts(pools)
         self._grpc = self._fronts.grpc
 
     def __serve_build_asgi_app__(self) -> Any:

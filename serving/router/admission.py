@@ -1,51 +1,123 @@
-"""May it enter? A full pool answers at once, with an honest time to come back."""
+"""May it enter? Decided at the door from the work that is inside, with an honest time to come back.
+
+Nothing here looks at a clock or waits: times come in as arguments, and what goes out is a permit or a refusal.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
+from serving.domain.request import Priority
 from serving.errors import Fault, Kind
+from serving.router.work import Work
+from serving.settings import PoolSettings
 
-SMOOTHING = 0.1
+
+@dataclass(frozen=True, eq=False)
+class Permit:
+    """The right to be inside one pool, for one request from `Gate.enter` to `Gate.leave`.
+
+    `service_s`: how long the pool's engines are expected to work on it. `entered_s`: by the caller's clock. `image`: the
+    affinity key of what it is about, or empty.
+    """
+
+    pool: str
+    work: Work
+    priority: Priority
+    tenant: str
+    service_s: float
+    entered_s: float
+    image: str = ""
 
 
 @dataclass(frozen=True)
-class Permit:
-    """The right to be inside one pool. Valid within its `Gate.enter` block."""
+class Limits:
+    """What a gate allows.
 
-    pool: str
-
-
-class Gate:
-    """Counts what is inside a pool and how long a request takes there. One gate a pool in each router replica.
-
-    `parallel`: requests that the pool works on at a time; `waiting`: how many more may wait.
+    `parallel`: requests that the pool's engines work on at a time. `places`: requests inside at most, `bulk_places` of them
+    bulk. `max_wait_s`, `max_bulk_wait_s`: how long a request may wait, beyond a service time of its own.
+    `tenant_share`: the part of the places and of the wait that one tenant may fill, 0..1.
     """
 
-    def __init__(self, pool: str, parallel: int, waiting: int) -> None:
-        self.pool = pool
-        self.parallel = parallel
-        self.limit = parallel + waiting
-        self.inside = 0
-        self.service_s = 0.0
+    parallel: int
+    places: int
+    bulk_places: int
+    max_wait_s: float
+    max_bulk_wait_s: float
+    tenant_share: float = 1.0
 
-    def retry_after_s(self) -> float:
-        """Seconds until there is room again, from the mean time that a request takes, at least 0.1."""
-        return max(0.1, self.service_s * (self.inside - self.limit + 1) / self.parallel)
 
-    @contextmanager
-    def enter(self) -> Iterator[Permit]:
-        """Hold a place for the block. Raises Fault(POOL_FULL) with `retry_after_s` when there is none."""
-        if self.inside >= self.limit:
-            raise Fault(Kind.POOL_FULL, f"the {self.pool} pool is full: try again later", retry_after_s=self.retry_after_s())
-        self.inside += 1
-        try:
-            yield Permit(self.pool)
-        finally:
-            self.inside -= 1
+@dataclass(frozen=True)
+class Load:
+    """What a newcomer finds at the door, and what it brings.
 
-    def served(self, seconds: float) -> None:
-        """Learn from one answered request."""
-        self.service_s = seconds if not self.service_s else (1 - SMOOTHING) * self.service_s + SMOOTHING * seconds
+    `ahead_s`: the wait for everything that goes before it. `begun_s`: for less urgent work that has begun and is not
+    interrupted. `service_s`: its own expected service, with the rest of its image's encode where one is under way.
+    `next_s`: until the next place is free. `inside`: requests, of its priority alone where it is bulk.
+    `tenant_ahead_s`, `tenant_inside`: its own tenant's part of these.
+    """
+
+    ahead_s: float
+    begun_s: float
+    service_s: float
+    next_s: float
+    inside: int
+    tenant_ahead_s: float
+    tenant_inside: int
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why not, and when it will be different. `reason`: one of `telemetry.metrics.SHED_REASONS`."""
+
+    reason: str
+    retry_after_s: float
+
+    def fault(self, pool: str) -> Fault:
+        """What the client is told."""
+        kind = Kind.OVER_QUOTA if self.reason == "over_quota" else Kind.POOL_FULL
+        return Fault(kind, _MESSAGES[self.reason].format(pool=pool), retry_after_s=self.retry_after_s)
+
+
+_MESSAGES = {
+    "deadline": "the {pool} pool cannot answer within the deadline now: try again later, or allow more time",
+    "wait": "the {pool} pool has more work than it can do soon: try again later",
+    "pool_full": "the {pool} pool is full: try again later",
+    "over_quota": "this tenant has its share of the {pool} pool: send less at a time",
+}
+
+
+def limits(pool: PoolSettings, tenants: int) -> Limits:
+    """The limits of a pool's gate. `tenants`: how many are configured; a share is kept free for others from two on."""
+    share = pool.max_tenant_share if tenants > 1 else 1.0
+    return Limits(
+        parallel=pool.parallel,
+        places=pool.max_ongoing * pool.replicas + pool.max_queued,
+        bulk_places=pool.max_bulk * pool.replicas,
+        max_wait_s=pool.max_wait_s,
+        max_bulk_wait_s=pool.max_bulk_wait_s,
+        tenant_share=share,
+    )
+
+
+def decide(load: Load, priority: Priority, left_s: float, limits: Limits) -> Refusal | None:
+    """None where the newcomer may enter. `left_s`: what its deadline leaves.
+
+    Whoever finds nothing ahead enters, whatever its service is expected to take: the estimate may be out of date, and only
+    an answer can correct it.
+    """
+    bulk = priority is Priority.BULK
+    places = limits.bulk_places if bulk else limits.places
+    bound_s = (limits.max_bulk_wait_s if bulk else limits.max_wait_s) + load.service_s
+    wait_s = load.ahead_s + load.begun_s
+    if load.inside >= places:
+        return Refusal("pool_full", load.next_s)
+    if load.tenant_inside and load.tenant_inside >= limits.tenant_share * places:
+        return Refusal("over_quota", load.next_s)
+    if wait_s and wait_s + load.service_s > left_s:
+        return Refusal("deadline", min(wait_s, wait_s + load.service_s - left_s))
+    if load.ahead_s > bound_s:
+        return Refusal("wait", load.ahead_s - bound_s)
+    if load.tenant_ahead_s > limits.tenant_share * bound_s:
+        return Refusal("over_quota", load.tenant_ahead_s - limits.tenant_share * bound_s)
+    return None

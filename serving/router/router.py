@@ -11,8 +11,9 @@ from serving.domain.answer import Answer
 from serving.domain.request import Request
 from serving.errors import Fault, Kind
 from serving.router import affinity, dispatch
-from serving.router.admission import Gate, Permit
+from serving.router.admission import Permit, Refusal
 from serving.router.brain import Readiness, ServedModel
+from serving.router.gate import Gate
 
 READINESS_TIMEOUT_S = 2.0
 
@@ -30,7 +31,11 @@ class PoolClient(Protocol):
 
 
 class RouterObserver(Protocol):
-    """Where the router notes what it refused; implemented by `telemetry.metrics.Metrics`."""
+    """Where the router notes waits and what it refused; implemented by `telemetry.metrics.Metrics`."""
+
+    def observe_wait(self, pool: str, priority: str, seconds: float) -> None:
+        """The wait that one request was expected to have, whether it entered or not."""
+        ...
 
     def observe_shed(self, pool: str, reason: str) -> None:
         """One request refused at the door."""
@@ -63,19 +68,31 @@ class Router:
         """Choose the model, take a place in its pool, send. Raises Fault."""
         chosen = dispatch.choose(request.task, request.model, self._served)
         pool = chosen.manifest.pool
+        self._check_deadline(request)
         gate = self._gates[pool]
+        key = affinity.key(request.task)
+        permit = self._enter(gate, request, key)
+        spent = None
         try:
-            with gate.enter() as permit:
-                self._check_deadline(request)
-                start = time.monotonic()
-                key = affinity.key(request.task)
-                answer = await self._pools[pool].answer(request.with_model(chosen.manifest.model), key, permit)
-                gate.served(time.monotonic() - start)
+            answer = await self._pools[pool].answer(request.with_model(chosen.manifest.model), key, permit)
+            spent = answer.stages
+            return answer
         except Fault as fault:
             if fault.kind is Kind.POOL_FULL and self._observer is not None:
                 self._observer.observe_shed(pool, "pool_full")
             raise
-        return answer
+        finally:
+            gate.leave(permit, time.monotonic(), spent)
+
+    def _enter(self, gate: Gate, request: Request, image: str) -> Permit:
+        permit, load = gate.enter(request, time.monotonic(), image)
+        if self._observer is not None:
+            self._observer.observe_wait(gate.pool, request.priority.value, load.ahead_s + load.begun_s)
+        if isinstance(permit, Refusal):
+            if self._observer is not None:
+                self._observer.observe_shed(gate.pool, permit.reason)
+            raise permit.fault(gate.pool)
+        return permit
 
     def _check_deadline(self, request: Request) -> None:
         try:

@@ -7,6 +7,7 @@ models, stages, outcomes and priorities; never an image, a user or a patient.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -24,13 +25,16 @@ BUCKETS_S = (
 PREFIX = "medserve_"
 ROUTES = ("infer", "segment", "images", "classify", "embed", "models")
 OUTCOMES = ("ok", "client_error", "shed", "deadline", "server_error")
-SHED_REASONS = ("pool_full", "over_quota")
+SHED_REASONS = ("deadline", "wait", "pool_full", "over_quota")
+PRIORITIES = ("interactive", "bulk")
 CACHE_OUTCOMES = ("hit", "miss", "coalesced")
 AFFINITY_OUTCOMES = ("hit", "miss")
+AFFINITY_ROUTES = ("home", "fallback")
+REHASH_DIRECTIONS = ("up", "down", "swap")
 
 
 class Metrics:
-    """The metrics of one process. Make one a process."""
+    """The metrics of one process: see `of_this_process`."""
 
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
@@ -45,6 +49,10 @@ class Metrics:
             buckets=BUCKETS_S, registry=registry,
         )  # fmt: skip
         self.shed = Counter("medserve_shed", "Requests refused at the door.", ("pool", "reason"), registry=registry)
+        self.expected_wait = Histogram(
+            "medserve_expected_wait_seconds", "The wait that a request found at a pool's door, seconds.", ("pool", "priority"),
+            buckets=BUCKETS_S, registry=registry,
+        )  # fmt: skip
         self.deadline_exceeded = Counter(
             "medserve_deadline_exceeded", "Deadlines that passed, by where it was noticed.", ("stage",), registry=registry
         )
@@ -59,11 +67,19 @@ class Metrics:
             "Bytes of Features kept.",
             ("pool",),
             registry=registry,
-            multiprocess_mode="livesum",
+            multiprocess_mode="livemostrecent",
         )
         self.affinity = Counter(
             "medserve_affinity", "Prompts by handle that found their Features where they landed, or not.",
             ("pool", "outcome"), registry=registry,
+        )  # fmt: skip
+        self.affinity_routes = Counter(
+            "medserve_affinity_routes", "Requests with an image, sent to its home replica or to a successor of it.",
+            ("pool", "outcome"), registry=registry,
+        )  # fmt: skip
+        self.affinity_rehash = Counter(
+            "medserve_affinity_rehash", "Changes of a pool's replicas, each of which gives some images another home.",
+            ("pool", "direction"), registry=registry,
         )  # fmt: skip
 
     def prepare_edge(self, pools: Iterable[str]) -> None:
@@ -73,6 +89,12 @@ class Metrics:
         for pool in pools:
             for reason in SHED_REASONS:
                 self.shed.labels(pool, reason)
+            for priority in PRIORITIES:
+                self.expected_wait.labels(pool, priority)
+            for route in AFFINITY_ROUTES:
+                self.affinity_routes.labels(pool, route)
+            for direction in REHASH_DIRECTIONS:
+                self.affinity_rehash.labels(pool, direction)
 
     def prepare_pool(self, pool: str, models: Iterable[str]) -> None:
         """Create a pool's series at zero."""
@@ -95,6 +117,10 @@ class Metrics:
         """Count one request refused at the door; `reason` one of SHED_REASONS."""
         self.shed.labels(pool, reason).inc()
 
+    def observe_wait(self, pool: str, priority: str, seconds: float) -> None:
+        """Time the wait that one request was expected to have, whether it entered or not."""
+        self.expected_wait.labels(pool, priority).observe(seconds)
+
     def observe_deadline(self, stage: str) -> None:
         """Count one deadline that had passed when `stage` (edge, router or pool) looked."""
         self.deadline_exceeded.labels(stage).inc()
@@ -113,6 +139,12 @@ class Metrics:
         registry = CollectorRegistry()
         registry.register(_Ours(MultiProcessCollector(None, path=folder)))  # type: ignore[no-untyped-call]
         return generate_latest(registry)
+
+
+@functools.cache
+def of_this_process() -> Metrics:
+    """The one `Metrics` of this process."""
+    return Metrics()
 
 
 class _Ours:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 STAGES = ("decode", "preprocess", "queue", "encode", "decode_mask", "postprocess", "serialise", "generate")
@@ -26,6 +26,15 @@ class Stages:
             yield
         finally:
             self.add(stage, time.perf_counter() - start)
+
+    def timing(self, stage: str) -> Callable[[float, float], None]:
+        """What an engine tells of its time: waiting counts as `queue`, work as `stage`."""
+
+        def note(waited_s: float, worked_s: float) -> None:
+            self.add("queue", waited_s)
+            self.add(stage, worked_s)
+
+        return note
 
     def add(self, stage: str, seconds: float) -> None:
         """Add seconds to a stage."""

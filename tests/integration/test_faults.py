@@ -87,7 +87,9 @@ def test_triton_killed_under_load_comes_back(mortal):
     assert serving_again < 20
     assert not load.wrong
     assert load.faults
-    assert {fault.code for fault in load.faults} == {"engine_unavailable"}
+    # Right after it is back, a slow machine may have more waiting than the pool lets wait.
+    assert {"engine_unavailable"} <= {fault.code for fault in load.faults} <= {"engine_unavailable", "pool_full"}
+    assert all(fault.retryable for fault in load.faults)
     assert all(fault.retryable for fault in load.faults)
 
 
@@ -96,7 +98,7 @@ def test_a_killed_pool_replica_loses_at_most_what_it_held(mortal):
     with Load(mortal, clients) as load:
         wait_until(lambda: len(load.answers) > 10, 30)
         killed = time.monotonic()
-        os.kill(mortal.one("ServeReplica:medserve:adaptive"), signal.SIGKILL)
+        os.kill(mortal.some("ServeReplica:medserve:Ingress")[0], signal.SIGKILL)
         wait_until(lambda: load.answers[-1] > killed + 1, 60)
         counted = len(load.answers)
         wait_until(lambda: len(load.answers) > counted + 20, 30)

@@ -50,12 +50,12 @@ def test_counters_count_both_fronts_and_the_pools(server):
     assert more("medserve_requests_total", route="segment", outcome="ok", pool="adaptive", model="litemedsam") == 7
     assert more("medserve_requests_total", route="images", outcome="ok") == 1
     assert more("medserve_requests_total", route="classify", outcome="ok", pool="contrastive") == 1
-    assert more("medserve_features_cache_total", outcome="miss") == 4
-    assert more("medserve_features_cache_total", outcome="hit") == 4
+    assert more("medserve_features_cache_total", outcome="miss", pool="adaptive") == 4
+    assert more("medserve_features_cache_total", outcome="hit", pool="adaptive") == 4
     assert more("medserve_affinity_total", pool="adaptive", outcome="hit") == 1
     assert more("medserve_stage_duration_seconds_count", pool="adaptive", stage="encode") == 4
     assert more("medserve_stage_duration_seconds_count", pool="adaptive", stage="decode_mask") == 7
-    assert total(after, "medserve_features_cache_bytes", pool="adaptive") % (4 * 2**20) == 0
+    assert total(after, "medserve_features_cache_bytes", pool="adaptive") % (10 * 2**20) == 0
     assert {name.split("_")[0] for name, _ in after} == {"medserve"}
 
 

@@ -2,7 +2,7 @@
 
 The two-way transformer projects all 64 x 64 image tokens ten times. With few prompt tokens T, most of that moves to them:
 
-- Block 0 reads an image without a mask prompt, so its keys, values and queries are one set for all prompts.
+- Block 0 reads an image without a mask prompt: its keys, values and queries are made once an image (`Prepare`).
 - Elsewhere q (X Wk)^T = (q Wk^T) X^T and softmax(S) (X Wv + b) = (softmax(S) X) Wv + b; a key's bias falls out of a softmax
   over image tokens; positions are constants, projected when the graph is made.
 - A transposed convolution of stride 2 and size 2 is a matrix product in channels-last order, and LayerNorm2d an ordinary one.
@@ -25,17 +25,41 @@ HEAD = INNER // HEADS
 SCALE = 1 / math.sqrt(HEAD)
 
 
-class FoldedDecoder(nn.Module):
-    """features (1, 256, S, S) without a mask prompt, sparse (P, N, 256) -> mask, iou, masks, ious as `litemedsam.Decode`.
+class Prepare(nn.Module):
+    """Once an image: the encoder's output (B, 256, S, S) -> what block 0 reads of an image without a mask prompt.
 
-    `decoder`: the trained decoder, whose weights are shared; `positions` (1, S * S, 256); `dense` (1, 256, 1, 1): no mask.
+    x0 (B, S * S, 256), k0 (B, 8, 16, S * S), v0 and q0 (B, 8, S * S, 16), the queries scaled. `positions` (1, S * S, 256);
+    `dense` (1, 256, 1, 1): no mask.
     """
 
     def __init__(self, decoder: MaskDecoder, positions: Tensor, dense: Tensor) -> None:
         super().__init__()
-        self.decoder = decoder
         self.positions: Tensor
         self.dense: Tensor
+        self.register_buffer("positions", positions)
+        self.register_buffer("dense", dense.reshape(1, 1, WIDTH))
+        block = decoder.transformer.layers[0]
+        assert isinstance(block, TwoWayBlock)
+        self.token_to_image, self.image_to_token = block.cross_attn_token_to_image, block.cross_attn_image_to_token
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """See the class."""
+        x0 = features.flatten(2).transpose(1, 2) + self.dense
+        placed = x0 + self.positions
+        k0 = split_heads(self.token_to_image.k_proj(placed)).transpose(-1, -2)
+        v0 = split_heads(self.token_to_image.v_proj(x0))
+        return x0, k0, v0, split_heads(self.image_to_token.q_proj(placed)) * SCALE
+
+
+class FoldedDecoder(nn.Module):
+    """What `Prepare` gives of one image, and sparse (P, N, 256) -> mask, iou, masks, ious as `litemedsam.Decode`.
+
+    `decoder`: the trained decoder, whose weights are shared; `positions` (1, S * S, 256).
+    """
+
+    def __init__(self, decoder: MaskDecoder, positions: Tensor) -> None:
+        super().__init__()
+        self.decoder = decoder
         self.key_positions: Tensor
         self.query_positions: Tensor
         self.last_key_positions: Tensor
@@ -43,8 +67,7 @@ class FoldedDecoder(nn.Module):
         self.grow_2: Tensor
         self.bias_1: Tensor
         self.bias_2: Tensor
-        self.register_buffer("positions", positions)
-        self.register_buffer("dense", dense.reshape(1, 1, WIDTH))
+        self._side = math.isqrt(positions.shape[1])
         block = decoder.transformer.layers[1]
         assert isinstance(block, TwoWayBlock)
         last = decoder.transformer.final_attn_token_to_image
@@ -58,15 +81,14 @@ class FoldedDecoder(nn.Module):
                 self.register_buffer(f"grow_{name}", weight.permute(0, 2, 3, 1).reshape(weight.shape[0], -1).contiguous())
                 self.register_buffer(f"bias_{name}", decoder.output_upscaling[layer].get_parameter("bias").repeat(4))
 
-    def forward(self, features: Tensor, sparse: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, x0: Tensor, k0: Tensor, v0: Tensor, q0: Tensor, sparse: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See the class."""
         first, second = self.decoder.transformer.layers
         assert isinstance(first, TwoWayBlock)
         assert isinstance(second, TwoWayBlock)
         own = torch.cat([self.decoder.iou_token.weight, self.decoder.mask_tokens.weight])
         start = torch.cat([own.unsqueeze(0).expand(sparse.shape[0], -1, -1), sparse], dim=1)
-        image = features.flatten(2).transpose(1, 2) + self.dense
-        tokens, image = self._first(first, start, image)
+        tokens, image = self._first(first, start, x0, k0, v0, q0)
         tokens, image = self._second(second, tokens, start, image)
         last = self.decoder.transformer.final_attn_token_to_image
         seen = _look(last, tokens + start, image, self.last_key_positions)
@@ -75,15 +97,19 @@ class FoldedDecoder(nn.Module):
         # One or three masks, apart, so that a runtime that was asked for one need not make the others.
         return self._masks(up, tokens, (0,)), iou[:, :1], self._masks(up, tokens, (1, 2, 3)), iou[:, 1:]
 
-    def _first(self, block: TwoWayBlock, start: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+    def _first(
+        self, block: TwoWayBlock, start: Tensor, x0: Tensor, k0: Tensor, v0: Tensor, q0: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """One image for all prompts in, an image for each out."""
         tokens = block.norm1(block.self_attn(start, start, start))
-        tokens = block.norm2(tokens + block.cross_attn_token_to_image(tokens + start, image + self.positions, image))
+        a = block.cross_attn_token_to_image
+        mixed = (split_heads(a.q_proj(tokens + start)) * SCALE @ k0).softmax(-1) @ v0
+        tokens = block.norm2(tokens + a.out_proj(mixed.transpose(1, 2).flatten(2)))
         tokens = block.norm3(tokens + block.mlp(tokens))
         a = block.cross_attn_image_to_token
-        queries, keys = split_heads(a.q_proj(image + self.positions)) * SCALE, split_heads(a.k_proj(tokens + start))
-        heard = (queries @ keys.transpose(-1, -2)).softmax(-1).transpose(1, 2).flatten(2)
-        return tokens, block.norm4(image + heard @ _spoken(a, tokens) + a.out_proj.bias)
+        keys = split_heads(a.k_proj(tokens + start))
+        heard = (q0 @ keys.transpose(-1, -2)).softmax(-1).transpose(1, 2).flatten(2)
+        return tokens, block.norm4(x0 + heard @ _spoken(a, tokens) + a.out_proj.bias)
 
     def _second(self, block: TwoWayBlock, tokens: Tensor, start: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         q = tokens + start
@@ -107,7 +133,7 @@ class FoldedDecoder(nn.Module):
 
     def _masks(self, up: Tensor, tokens: Tensor, which: tuple[int, ...]) -> Tensor:
         """Pixels as `_upscale` gives them and tokens (P, T, 256) -> logits (P, M, 4 S, 4 S)."""
-        side = math.isqrt(self.positions.shape[1])
+        side = self._side
         hyper = torch.stack([self.decoder.output_hypernetworks_mlps[n](tokens[:, 1 + n]) for n in which], dim=2)
         pixels = (up @ hyper).reshape(-1, side, side, 2, 2, 2, 2, len(which)).permute(0, 7, 1, 3, 5, 2, 4, 6)
         return pixels.reshape(-1, len(which), 4 * side, 4 * side)

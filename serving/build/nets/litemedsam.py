@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from serving.build.nets.folded import FoldedDecoder
+from serving.build.nets.folded import FoldedDecoder, Prepare
 from serving.build.nets.sam import MaskDecoder, PromptEncoder
 from serving.build.nets.tiny_vit import ImageEncoder
 from serving.errors import SetupError
@@ -47,24 +47,76 @@ class Decode(nn.Module):
         return _split(*self.decoder(features + self.dense, self.positions, sparse))
 
 
-def folded(model: LiteMedSam) -> FoldedDecoder:
-    """What `Decode` answers, with about half the work."""
-    stock = Decode(model)
-    return FoldedDecoder(model.mask_decoder, stock.positions, stock.dense)
-
-
-class Refine(nn.Module):
-    """As `Decode`, with logits (P, 1, 256, 256) of an earlier answer as a dense prompt."""
+class Encode(nn.Module):
+    """image (B, 3, 256, 256) -> Features: x0, k0, v0, q0 as `folded.Prepare` gives them for a 64 x 64 grid."""
 
     def __init__(self, model: LiteMedSam) -> None:
         super().__init__()
-        self.decoder = model.mask_decoder
-        self.downscaling = model.prompt_encoder.mask_downscaling
-        self.register_buffer("positions", model.prompt_encoder.pe_layer.grid(GRID).reshape(1, GRID * GRID, -1).detach())
+        stock = Decode(model)
+        self.encoder = model.image_encoder
+        self.prepare = Prepare(model.mask_decoder, stock.positions, stock.dense)
 
-    def forward(self, features: Tensor, sparse: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See the class."""
-        return _split(*self.decoder(features + self.downscaling(logits), self.positions, sparse))
+        return self.prepare(self.encoder(image))
+
+
+class Click(nn.Module):
+    """Features of one image, points (1, P, N, 2) and labels (1, P, N) -> mask (1, P, 1, 256, 256), iou (1, P, 1), masks, ious.
+
+    The prompt encoder (always float32: sines of large angles) and the folded mask decoder in one graph: one call a click.
+    """
+
+    def __init__(self, model: LiteMedSam) -> None:
+        super().__init__()
+        self.prompt_encoder = model.prompt_encoder
+        self.decoder = FoldedDecoder(model.mask_decoder, Decode(model).positions)
+
+    def forward(self, x0: Tensor, k0: Tensor, v0: Tensor, q0: Tensor, points: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        """See the class."""
+        sparse = self.prompt_encoder(points.squeeze(0), labels.squeeze(0))
+        return tuple(value.unsqueeze(0) for value in self.decoder(x0, k0, v0, q0, sparse))
+
+
+class ClickStock(nn.Module):
+    """What `Click` must equal: SAM's own prompt encoder and decoder on the encoder's output, told from x0 alone."""
+
+    def __init__(self, model: LiteMedSam) -> None:
+        super().__init__()
+        self.prompt_encoder = model.prompt_encoder
+        self.decode = Decode(model)
+
+    def forward(self, x0: Tensor, k0: Tensor, v0: Tensor, q0: Tensor, points: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        """See the class."""
+        features = _grid(x0) - self.decode.dense
+        return tuple(value.unsqueeze(0) for value in self.decode(features, self.prompt_encoder(points[0], labels[0])))
+
+
+class Refine(nn.Module):
+    """As `Click`, with logits (1, P, 1, 256, 256) of an earlier answer as a dense prompt.
+
+    SAM's own decoder: folding needs an image that is one for all prompts.
+    """
+
+    def __init__(self, model: LiteMedSam) -> None:
+        super().__init__()
+        self.prompt_encoder = model.prompt_encoder
+        self.decoder = model.mask_decoder
+        stock = Decode(model)
+        self.dense: Tensor
+        self.register_buffer("positions", stock.positions)
+        self.register_buffer("dense", stock.dense)
+
+    def forward(self, x0: Tensor, points: Tensor, labels: Tensor, logits: Tensor) -> tuple[Tensor, ...]:
+        """See the class."""
+        sparse = self.prompt_encoder(points.squeeze(0), labels.squeeze(0))
+        image = _grid(x0) - self.dense + self.prompt_encoder.mask_downscaling(logits.squeeze(0))
+        return tuple(value.unsqueeze(0) for value in _split(*self.decoder(image, self.positions, sparse)))
+
+
+def _grid(x0: Tensor) -> Tensor:
+    """(1, S * S, 256) -> (1, 256, S, S)."""
+    return x0.transpose(1, 2).unflatten(2, (GRID, GRID))
 
 
 def load(state: Mapping[str, Tensor]) -> LiteMedSam:
@@ -96,14 +148,17 @@ def _split(logits: Tensor, iou: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def example_inputs() -> dict[str, Tensor]:
-    """Tensors of the right shapes for tracing: two prompts of two points."""
+    """Tensors of the right shapes for tracing: two images; two prompts of three points on one image's Features."""
+    cells = GRID * GRID
     return {
         "image": torch.rand(2, 3, IMAGE_SIZE, IMAGE_SIZE),
-        "points": torch.rand(2, 3, 2) * IMAGE_SIZE,
-        "labels": torch.tensor([[TOP, BOTTOM, 1], [TOP, BOTTOM, 0]]),
-        "features": torch.randn(1, 256, GRID, GRID),
-        "sparse": torch.randn(2, 3, 256),
-        "logits": torch.randn(2, 1, 4 * GRID, 4 * GRID),
+        "points": torch.rand(1, 2, 3, 2) * IMAGE_SIZE,
+        "labels": torch.tensor([[[TOP, BOTTOM, 1], [TOP, BOTTOM, 0]]]),
+        "x0": torch.randn(1, cells, 256),
+        "k0": torch.randn(1, 8, 16, cells),
+        "v0": torch.randn(1, 8, cells, 16),
+        "q0": torch.randn(1, 8, cells, 16),
+        "logits": torch.randn(1, 2, 1, 4 * GRID, 4 * GRID),
     }
 
 

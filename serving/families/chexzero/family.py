@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from serving.domain.answer import Answer, Embeddings, Scores
 from serving.domain.prompt import Labels
@@ -17,19 +14,10 @@ from serving.engines.engine import EngineSpec
 from serving.errors import Fault, Kind
 from serving.families.chexzero import engines
 from serving.families.chexzero.postprocess import SCORING, ensemble, pair_probabilities
-from serving.families.chexzero.preprocess import prepare
-from serving.families.contrastive import (
-    MAX_SENTENCES,
-    LabelCache,
-    Prepare,
-    Towers,
-    check_sentences,
-    embed,
-    open_towers,
-    option,
-    pixels_of,
-)
+from serving.families.chexzero.preprocess import PREPROCESSING_ID, prepare
+from serving.families.contrastive import Pictures, embed, open_towers, option
 from serving.families.family import Family, Tools
+from serving.families.labels import MAX_SENTENCES, check_sentences
 from serving.manifest import Manifest
 from serving.telemetry.stages import Stages
 
@@ -43,12 +31,11 @@ class CheXzero:
     def __init__(self, manifest: Manifest, tools: Tools) -> None:
         self._manifest = manifest
         self._info = manifest.info()
-        self._tools = tools
         self._towers = open_towers(manifest, tools, engines.specs)
-        self._cache = LabelCache()
-        self._prepare: Prepare = partial(
-            prepare, letterbox_px=int(option(manifest, "letterbox")), side_px=int(option(manifest, "image_size"))
-        )
+        letterbox_px, side_px = int(option(manifest, "letterbox")), int(option(manifest, "image_size"))
+        prepared = partial(prepare, letterbox_px=letterbox_px, side_px=side_px)
+        self._pictures = Pictures(self._towers, prepared, f"{PREPROCESSING_ID}:{letterbox_px}:{side_px}", tools)
+        self._first = replace(self._pictures, towers=self._towers[:1])
 
     @property
     def manifest(self) -> Manifest:
@@ -60,43 +47,21 @@ class CheXzero:
         result: Scores | Embeddings
         match request.task:
             case Classify() as task:
-                result = await self._classify(task, request, stages)
+                result, features = await self._classify(task, request, stages)
             case Embed() as task:
-                result = await embed(task, self._towers[0], self._prepare, request, stages)
+                result, features = await embed(task, self._first, request, stages)
             case _:
                 raise Fault(Kind.INVALID, f"{self._manifest.model} takes labels or texts, not visual prompts", param="model")
-        return Answer(result, self._info, stages.seconds)
+        return Answer(result, self._info, stages.seconds, features)
 
-    async def _classify(self, task: Classify, request: Request, stages: Stages) -> Scores:
-        positive, negative = _templates(task.labels, self._manifest)
-        check_sentences(len(task.labels.names), len(positive))
-        pixels = await pixels_of(task.images, self._prepare, self._tools, request, stages)
-        with stages.measure("encode"):
-            each = [
-                asyncio.create_task(self._one(towers, pixels, task.labels.names, positive, negative, request))
-                for towers in self._towers
-            ]
-            try:
-                probabilities = await asyncio.gather(*each)
-            finally:
-                for one in each:
-                    one.cancel()
+    async def _classify(self, task: Classify, request: Request, stages: Stages) -> tuple[Scores, str]:
+        names, sets = task.labels.names, _templates(task.labels, self._manifest)
+        check_sentences(len(names), len(sets[0]))
+        images, features = await self._pictures.vectors(task.images, request, stages)
+        sentences = [await towers.labels(names, sets, request, stages) for towers in self._towers]
         with stages.measure("postprocess"):
-            return Scores(task.labels.names, ensemble(probabilities), SCORING)
-
-    async def _one(
-        self,
-        towers: Towers,
-        pixels: npt.NDArray[np.float32],
-        names: tuple[str, ...],
-        positive: tuple[str, ...],
-        negative: tuple[str, ...],
-        request: Request,
-    ) -> npt.NDArray[np.float32]:
-        """One checkpoint's probabilities, (n, k)."""
-        for_it = await towers.labels(names, positive, request, self._cache)
-        against = await towers.labels(names, negative, request, self._cache)
-        return pair_probabilities(await towers.images(pixels, request), for_it, against)
+            each = [pair_probabilities(images[:, number], pairs) for number, pairs in enumerate(sentences)]
+            return Scores(names, ensemble(each), SCORING), features
 
 
 def _templates(labels: Labels, manifest: Manifest) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -10,14 +10,13 @@ import numpy.typing as npt
 SCORING = "chexzero-pair"
 
 
-def pair_probabilities(
-    images: npt.NDArray[np.float32], positives: npt.NDArray[np.float32], negatives: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float32]:
-    """(n, D), (k, D), (k, D) unit vectors -> (n, k) float32: exp(cos+) / (exp(cos+) + exp(cos-)).
+def pair_probabilities(images: npt.NDArray[np.float32], sentences: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """(n, D) and (2k, D) unit vectors, k positive sentences and then their negatives -> (n, k) float32.
 
-    As published, without CLIP's temperature: values stay within 0.12..0.88 and rank, they do not calibrate.
+    exp(cos+) / (exp(cos+) + exp(cos-)), as published without CLIP's temperature: values stay within 0.12..0.88 and rank,
+    they do not calibrate.
     """
-    for_it, against = np.exp(images @ positives.T), np.exp(images @ negatives.T)
+    for_it, against = np.split(np.exp(images @ sentences.T), 2, axis=1)
     return np.asarray(for_it / (for_it + against), np.float32)
 
 

@@ -12,18 +12,10 @@ from serving.engines.engine import EngineSpec
 from serving.errors import Fault, Kind
 from serving.families.clip import engines
 from serving.families.clip.postprocess import SCORING, scores
-from serving.families.clip.preprocess import prepare
-from serving.families.contrastive import (
-    MAX_SENTENCES,
-    LabelCache,
-    Prepare,
-    check_sentences,
-    embed,
-    open_towers,
-    option,
-    pixels_of,
-)
+from serving.families.clip.preprocess import PREPROCESSING_ID, prepare
+from serving.families.contrastive import Pictures, embed, open_towers, option
 from serving.families.family import Family, Tools
+from serving.families.labels import MAX_SENTENCES, check_sentences
 from serving.manifest import Manifest
 from serving.telemetry.stages import Stages
 
@@ -38,10 +30,10 @@ class Clip:
         self._manifest = manifest
         self._info = manifest.info()
         self._towers = open_towers(manifest, tools, engines.specs)[0]
-        self._cache = LabelCache()
         self._templates = tuple(manifest.options.get("templates", DEFAULT_TEMPLATES))
         self._logit_scale = float(option(manifest, "logit_scale"))
-        self._prepare: Prepare = partial(prepare, side_px=int(option(manifest, "image_size")))
+        side_px = int(option(manifest, "image_size"))
+        self._pictures = Pictures((self._towers,), partial(prepare, side_px=side_px), f"{PREPROCESSING_ID}:{side_px}", tools)
 
     @property
     def manifest(self) -> Manifest:
@@ -53,24 +45,23 @@ class Clip:
         result: Scores | Embeddings
         match request.task:
             case Classify() as task:
-                result = await self._classify(task, request, stages)
+                result, features = await self._classify(task, request, stages)
             case Embed() as task:
-                result = await embed(task, self._towers, self._prepare, request, stages)
+                result, features = await embed(task, self._pictures, request, stages)
             case _:
                 raise Fault(Kind.INVALID, f"{self._manifest.model} takes labels or texts, not visual prompts", param="model")
-        return Answer(result, self._info, stages.seconds)
+        return Answer(result, self._info, stages.seconds, features)
 
-    async def _classify(self, task: Classify, request: Request, stages: Stages) -> Scores:
+    async def _classify(self, task: Classify, request: Request, stages: Stages) -> tuple[Scores, str]:
         if task.labels.negatives:
             raise Fault(Kind.INVALID, "this model has no negative templates: leave them out", param="negative_templates")
         templates = task.labels.templates or self._templates
         check_sentences(len(task.labels.names), len(templates))
-        pixels = await pixels_of(task.images, self._prepare, self._towers.tools, request, stages)
-        with stages.measure("encode"):
-            labels = await self._towers.labels(task.labels.names, templates, request, self._cache)
-            images = await self._towers.images(pixels, request)
+        images, features = await self._pictures.vectors(task.images, request, stages)
+        labels = await self._towers.labels(task.labels.names, (templates,), request, stages)
         with stages.measure("postprocess"):
-            return Scores(task.labels.names, scores(images, labels, self._logit_scale), SCORING)
+            values = scores(images[:, 0], labels, self._logit_scale)
+        return Scores(task.labels.names, values, SCORING), features
 
 
 class Declaration:

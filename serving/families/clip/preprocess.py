@@ -12,6 +12,11 @@ from serving.errors import Fault, Kind
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 """Of RGB in 0..1."""
 STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
+_LEVELS = np.ascontiguousarray(((np.arange(256, dtype=np.float32)[:, None] / np.float32(255) - MEAN) / STD).T)
+"""(3, 256) float32: channel, level 0..255 -> the normalised value. Looking it up gives the same bits as computing it."""
+
+PREPROCESSING_ID = "clip/1"
+"""Changes whenever the same picture gives other numbers."""
 
 MAX_ASPECT = 64
 """Longest over shortest side. Beyond it the resized picture, of which the crop keeps almost nothing, would not be small."""
@@ -29,9 +34,11 @@ def prepare(image: Image, side_px: int) -> npt.NDArray[np.float32]:
     size = _resized(columns, rows, side_px)
     picture = PIL.Image.fromarray(image.pixels).resize(size, PIL.Image.Resampling.BICUBIC)
     left, top = (round((length - side_px) / 2.0) for length in size)
-    cropped = picture.crop((left, top, left + side_px, top + side_px)).convert("RGB")
-    scaled = np.asarray(cropped, np.float32) / np.float32(255)
-    return np.ascontiguousarray(((scaled - MEAN) / STD).transpose(2, 0, 1))
+    cropped = np.asarray(picture.crop((left, top, left + side_px, top + side_px)))
+    made = np.empty((3, side_px, side_px), np.float32)
+    for channel, levels in enumerate(_LEVELS):
+        np.take(levels, cropped if cropped.ndim == 2 else cropped[:, :, channel], out=made[channel], mode="clip")
+    return made
 
 
 def _resized(width: int, height: int, side_px: int) -> tuple[int, int]:

@@ -5,9 +5,19 @@ from __future__ import annotations
 from serving.engines.engine import EngineSpec, TensorSpec
 from serving.manifest import Manifest, engine_name
 
-FEATURES = TensorSpec("features", "float32", (256, 64, 64))
-ONE_IMAGE = TensorSpec("features", "float32", (1, 256, 64, 64))
-SPARSE = TensorSpec("sparse", "float32", (-1, -1, 256))
+CELLS = 64 * 64
+FEATURES = (
+    TensorSpec("x0", "float32", (CELLS, 256)),
+    TensorSpec("k0", "float32", (8, 16, CELLS)),
+    TensorSpec("v0", "float32", (8, CELLS, 16)),
+    TensorSpec("q0", "float32", (8, CELLS, 16)),
+)
+"""One image: the encoder's output with its dense prompt, and the first cross-attentions' keys, values and queries of it."""
+
+OBJECTS_AXIS = 1
+"""Every tensor below is one image's (leading axis 1), then its objects."""
+POINTS = TensorSpec("points", "float32", (-1, -1, 2))
+LABELS = TensorSpec("labels", "int64", (-1, -1))
 LOGITS = TensorSpec("logits", "float32", (-1, 1, 256, 256))
 MASKS = (
     TensorSpec("mask", "float32", (-1, 1, 256, 256)),
@@ -20,10 +30,12 @@ MASKS = (
 def specs(manifest: Manifest) -> dict[str, EngineSpec]:
     """part -> spec. Points are pixels of the 256-pixel model frame; labels -1 pad, 0, 1, 2 top-left, 3 bottom-right."""
     image = TensorSpec("image", "float32", (3, 256, 256))
-    prompts = (TensorSpec("points", "float32", (-1, -1, 2)), TensorSpec("labels", "int64", (-1, -1)))
+
+    def spec(part: str, inputs: tuple[TensorSpec, ...], reads: tuple[TensorSpec, ...]) -> EngineSpec:
+        return EngineSpec(engine_name(manifest.model, part), inputs, MASKS, reads=reads, join=OBJECTS_AXIS)
+
     return {
-        "image_encoder": EngineSpec(engine_name(manifest.model, "image_encoder"), (image,), (FEATURES,), max_batch=4),
-        "prompt_encoder": EngineSpec(engine_name(manifest.model, "prompt_encoder"), prompts, (SPARSE,)),
-        "mask_decoder": EngineSpec(engine_name(manifest.model, "mask_decoder"), (ONE_IMAGE, SPARSE), MASKS),
-        "mask_refiner": EngineSpec(engine_name(manifest.model, "mask_refiner"), (ONE_IMAGE, SPARSE, LOGITS), MASKS),
+        "image_encoder": EngineSpec(engine_name(manifest.model, "image_encoder"), (image,), (), max_batch=4, writes=FEATURES),
+        "mask_decoder": spec("mask_decoder", (POINTS, LABELS), FEATURES),
+        "mask_refiner": spec("mask_refiner", (POINTS, LABELS, LOGITS), FEATURES[:1]),
     }

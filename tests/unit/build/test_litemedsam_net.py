@@ -6,8 +6,10 @@ import torch
 from transformers import SamConfig, SamModel
 
 from serving.build.nets import litemedsam
+from serving.build.nets.folded import Prepare
 from serving.build.nets.sam import MaskDecoder, PromptEncoder
 from serving.errors import SetupError
+from serving.families.litemedsam.engines import FEATURES
 
 
 @pytest.fixture(scope="module")
@@ -64,25 +66,79 @@ def test_the_mask_decoder_is_sam_s(seeded):
     assert (ours_iou - iou[0]).abs().max() <= 1e-4
 
 
+def prepared(model, features):
+    """The encoder's output (1, 256, 64, 64) as it lies in a slot: x0, k0, v0, q0."""
+    stock = litemedsam.Decode(model)
+    return Prepare(model.mask_decoder, stock.positions, stock.dense)(features)
+
+
+def prompts(objects, points, seed=0):
+    """Points (1, P, N, 2) of the model frame and their labels (1, P, N), pads among them."""
+    made = torch.Generator().manual_seed(seed)
+    labels = torch.randint(-1, 4, (1, objects, points), generator=made)
+    return torch.rand(1, objects, points, 2, generator=made) * 256, labels
+
+
 @torch.inference_mode()
-@pytest.mark.parametrize("points", [1, 2, 12])
-def test_the_folded_decoder_is_the_decoder(seeded, points):
+@pytest.mark.parametrize(("objects", "points"), [(1, 1), (3, 2), (2, 12)])
+def test_a_click_is_sam_s_prompt_encoder_and_decoder(seeded, objects, points):
     torch.manual_seed(2)
-    features, sparse = torch.randn(1, 256, 64, 64), torch.randn(3, points, 256)
-    for stock, folded in zip(
-        litemedsam.Decode(seeded)(features, sparse), litemedsam.folded(seeded)(features, sparse), strict=True
-    ):
-        assert (stock - folded).abs().max() <= 1e-4 * stock.abs().max()
+    features = prepared(seeded, torch.randn(1, 256, 64, 64))
+    asked = prompts(objects, points)
+    stock, folded = litemedsam.ClickStock(seeded)(*features, *asked), litemedsam.Click(seeded)(*features, *asked)
+    shapes = [(1, objects, 1, 256, 256), (1, objects, 1), (1, objects, 3, 256, 256), (1, objects, 3)]
+    assert [tuple(value.shape) for value in folded] == shapes
+    for one, other in zip(stock, folded, strict=True):
+        assert one.shape == other.shape
+        assert (one - other).abs().max() <= 1e-4 * one.abs().max()
 
 
 @torch.inference_mode()
-def test_the_refiner_differs_where_logits_say_so(seeded):
+def test_the_stock_click_is_told_the_encoder_s_output_by_x0_alone(seeded):
+    torch.manual_seed(2)
+    output = torch.randn(1, 256, 64, 64)
+    points, labels = prompts(2, 3)
+    direct = litemedsam.Decode(seeded)(output, seeded.prompt_encoder(points[0], labels[0]))
+    for one, other in zip(direct, litemedsam.ClickStock(seeded)(*prepared(seeded, output), points, labels), strict=True):
+        assert (one - other[0]).abs().max() <= 1e-5 * one.abs().max()
+
+
+@torch.inference_mode()
+def test_objects_of_one_click_do_not_hear_each_other(seeded):
+    torch.manual_seed(2)
+    features, (points, labels) = prepared(seeded, torch.randn(1, 256, 64, 64)), prompts(3, 2)
+    click = litemedsam.Click(seeded)
+    together = click(*features, points, labels)
+    for n in range(3):
+        alone = click(*features, points[:, n : n + 1], labels[:, n : n + 1])
+        for all_of_them, one in zip(together, alone, strict=True):
+            assert (all_of_them[:, n : n + 1] - one).abs().max() <= 1e-4 * one.abs().max()
+
+
+@torch.inference_mode()
+def test_the_refiner_is_sam_with_a_mask_prompt(seeded):
     torch.manual_seed(3)
-    features, sparse = torch.randn(1, 256, 64, 64), torch.randn(1, 2, 256)
-    logits = torch.randn(1, 1, 256, 256) * 10
-    plain = litemedsam.Decode(seeded)(features, sparse)[0]
-    refined = litemedsam.Refine(seeded)(features, sparse, logits)[0]
-    assert (plain - refined).abs().max() > 1e-3
+    output, (points, labels) = torch.randn(1, 256, 64, 64), prompts(2, 2)
+    logits = torch.randn(1, 2, 1, 256, 256) * 10
+    x0 = prepared(seeded, output)[0]
+    dense = seeded.prompt_encoder.mask_downscaling(logits[0])
+    sparse = seeded.prompt_encoder(points[0], labels[0])
+    positions = litemedsam.Decode(seeded).positions
+    masks, ious = seeded.mask_decoder(output + dense, positions, sparse)
+    refined = litemedsam.Refine(seeded)(x0, points, labels, logits)
+    for one, other in zip((masks[:, :1], ious[:, :1], masks[:, 1:], ious[:, 1:]), refined, strict=True):
+        assert (one - other[0]).abs().max() <= 1e-4 * one.abs().max()
+    plain = litemedsam.ClickStock(seeded)(*prepared(seeded, output), points, labels)[0]
+    assert (plain - refined[0]).abs().max() > 1e-3
+
+
+@torch.inference_mode()
+def test_the_encoder_gives_what_lies_in_a_slot(seeded):
+    image = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(6))
+    made = litemedsam.Encode(seeded)(image)
+    for one, other in zip(made, prepared(seeded, seeded.image_encoder(image)), strict=True):
+        assert torch.equal(one, other)
+    assert [tuple(value.shape[1:]) for value in made] == [spec.shape for spec in FEATURES]
 
 
 def test_the_prompt_encoder_s_padding_does_not_depend_on_its_place():

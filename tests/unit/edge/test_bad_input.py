@@ -143,7 +143,7 @@ def test_over_http(served, name):
     (route, body, _, _), code, param = CASES[name]
     start = time.monotonic()
     response = httpx.post(f"{served.url}/v1/{route}", json=body)
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 5
     assert_error_body(response, code, param)
 
 
@@ -152,7 +152,7 @@ def test_over_grpc(served, name):
     (_, _, method, message), code, param = CASES[name]
     start = time.monotonic()
     error = over_grpc(served, method, message)
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 5
     assert_error_status(error, code, param)
 
 

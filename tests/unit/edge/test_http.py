@@ -193,7 +193,7 @@ async def test_the_deadline_bounds_the_brain(front):
     front.brain.delay_s = 10
     start = time.monotonic()
     response = await front.post("embed", json={"text": "a"}, headers={"x-deadline-ms": "50"})
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 5
     assert (response.status_code, response.json()["error"]["code"]) == (504, "deadline_exceeded")
     assert front.brain.cancelled == 1
     assert front.notes.requests == [("embed", "", "", "deadline", "interactive")]

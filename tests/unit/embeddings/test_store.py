@@ -1,44 +1,74 @@
+"""The Features store of one replica, over small real arenas: single-flight, handles, and who is hurt by whose failure."""
+
 import asyncio
+import gc
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from arenas import small_arena
 
+from serving import shm
 from serving.domain.image import Frame
-from serving.embeddings.store import Features, FeaturesStore
+from serving.embeddings.arena import Arena
+from serving.embeddings.store import FeaturesStore, Subject
 from serving.errors import Fault, Kind
 
-FLOAT_BYTES = 4
+FRAME = Frame((640, 480), (0.7, 0.7), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), "CT")
 
 
-class Clock:
-    def __init__(self):
-        self.now_s = 100.0
-
-    def __call__(self):
-        return self.now_s
+@pytest.fixture
+def store():
+    with small_arena() as arena:
+        yield FeaturesStore(arena, 60)
 
 
-def features(key, floats=1, tenant="t", digest="m"):
-    return Features(key, f"h.{key}", tenant, digest, np.zeros(floats, np.float32), Frame((4, 4)), (4, 4))
+@pytest.fixture
+def no_collector():
+    """What is let go must go at once, not when the collector of reference cycles comes by."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
-async def give(value):
-    return value
+def subject(key, tenant="t", digest="m"):
+    return Subject(key, f"h.{key}", tenant, digest, FRAME, (256, 192))
 
 
-async def put(store, key, floats=1):
-    return await store.get_or_encode(key, lambda: give(features(key, floats)))
+def contents(store, features):
+    return np.memmap(shm.ROOT / features.slot.region, np.uint8, "r+")[features.slot.offset :][: store.arena.slot_bytes]
+
+
+async def nothing(slot):
+    pass
+
+
+async def put(store, key, **who):
+    """Features made by an encode that does nothing. The loop lets its task go a turn later, and the slot with it."""
+    found = await store.get_or_encode(subject(key, **who), nothing)
+    await turns()
+    return found
+
+
+async def kind_of(awaitable):
+    """The kind of the Fault that is raised. The error itself is let go: its frames hold what they worked on."""
+    try:
+        await awaitable
+    except Fault as fault:
+        return fault.kind
+    raise AssertionError("no fault")
 
 
 class Gate:
     """An encode that waits until it is let go, and tells how often it began, ended and was cancelled."""
 
-    def __init__(self, key="k", failure=None):
-        self.key, self.failure = key, failure
+    def __init__(self, failure=None, fill=None):
+        self.failure, self.fill = failure, fill
         self.begun = self.cancelled = 0
         self.open = asyncio.Event()
 
-    async def encode(self):
+    async def encode(self, slot):
         self.begun += 1
         try:
             await self.open.wait()
@@ -47,7 +77,6 @@ class Gate:
             raise
         if self.failure is not None:
             raise self.failure
-        return features(self.key)
 
 
 async def turns(count=5):
@@ -55,120 +84,142 @@ async def turns(count=5):
         await asyncio.sleep(0)
 
 
-async def test_first_a_miss_then_hits():
-    store = FeaturesStore(1000, 60)
-    made, outcome = await put(store, "k", 3)
-    assert outcome == "miss"
-    again, outcome = await store.get_or_encode("k", lambda: give(features("other")))
-    assert (again is made, outcome) == (True, "hit")
-    assert store.get("k") is made
+async def test_first_a_miss_then_hits(store):
+    made, outcome = await put(store, "k")
+    assert (outcome, made.handle, made.frame, made.content_px) == ("miss", "h.k", FRAME, (256, 192))
+    again, outcome = await put(store, "k")
+    assert outcome == "hit"
+    for found in (again, store.get("k"), store.find("h.k", "t", "m")):
+        assert (found.slot.index, found.slot.generation) == (made.slot.index, made.slot.generation)
+        assert (found.handle, found.frame, found.content_px) == ("h.k", FRAME, (256, 192))
     assert store.get("absent") is None
-    stats = store.stats
-    assert (stats.bytes, stats.entries, stats.hits, stats.misses, stats.coalesced) == (12, 1, 2, 1, 0)
 
 
-async def test_the_budget_is_bytes_and_the_least_recently_used_leaves():
-    store = FeaturesStore(10 * FLOAT_BYTES, 60)
-    for key, floats in (("a", 4), ("b", 4)):
-        await put(store, key, floats)
-    assert store.get("a") is not None
-    await put(store, "c", 3)
-    assert [store.get(key) is not None for key in "abc"] == [True, False, True]
-    assert (store.stats.bytes, store.stats.entries, store.stats.evictions) == (28, 2, 1)
-    await put(store, "d", 10)
-    assert [store.get(key) is not None for key in "acd"] == [False, False, True]
-    assert store.stats.evictions == 3
+@pytest.mark.parametrize("frame", [Frame((1, 1)), Frame((4, 4), (0.5, 0.25)), Frame((2**31, 2**31), modality="é" * 16), FRAME])
+async def test_frames_come_back_as_they_went(store, frame):
+    said = Subject("k", "h.k", "t", "m", frame, (256, 1))
+    await store.get_or_encode(said, nothing)
+    assert store.get("k").frame == frame
 
 
-async def test_what_left_is_reported_once():
-    clock = Clock()
-    store = FeaturesStore(1 * FLOAT_BYTES, 60, clock)
-    for key in "abc":
+async def test_the_longest_frame_fits(store):
+    third = 1 / 3 * 1e-300
+    frame = Frame((2**40, 2**40), (third, third), (-third,) * 6, "ABCDEFGH_IJKLMNO")
+    said = Subject("f" * 64, f"{'a' * 32}.{'b' * 32}", "t" * 1000, "d" * 64, frame, (256, 256))
+    await store.get_or_encode(said, nothing)
+    assert store.get("f" * 64).frame == frame
+
+
+async def test_the_slot_is_filled_by_the_encode_and_read_after_it(store):
+    async def encode(slot):
+        assert store.get("k") is None
+        np.memmap(shm.ROOT / slot.region, np.uint8, "r+")[slot.offset :][: store.arena.slot_bytes] = 8
+
+    made, _ = await store.get_or_encode(subject("k"), encode)
+    assert (contents(store, made) == 8).all()
+    assert (contents(store, store.get("k")) == 8).all()
+
+
+async def test_the_least_recently_used_leaves(store):
+    for key in "ab":
         await put(store, key)
-    assert [store.stats.take_evictions(), store.stats.take_evictions()] == [2, 0]
-    clock.now_s += 61
-    assert [store.stats.take_evictions(), store.stats.take_evictions()] == [1, 0]
+    assert store.get("a") is not None
+    await put(store, "c")
+    assert [store.get(key) is not None for key in "abc"] == [True, False, True]
+    assert store.arena.evictions == 1
+    with pytest.raises(Fault) as raised:
+        store.find("h.b", "t", "m")
+    assert raised.value.kind is Kind.UNKNOWN_HANDLE
 
 
-async def test_dropping_is_no_eviction_and_gives_its_room_back():
-    store = FeaturesStore(3 * FLOAT_BYTES, 60)
-    await put(store, "a", 3)
-    store.drop("a")
-    await put(store, "b", 3)
-    assert (store.stats.bytes, store.stats.entries, store.stats.take_evictions()) == (12, 1, 0)
+async def test_when_every_slot_is_in_use_the_pool_is_full(store):
+    held = [(await put(store, key))[0] for key in "ab"]
+    with pytest.raises(Fault) as raised:
+        await put(store, "c")
+    assert (raised.value.kind, raised.value.retry_after_s) == (Kind.POOL_FULL, 1.0)
+    assert (await put(store, "a"))[1] == "hit"
+    held.pop()
+    assert (await put(store, "c"))[1] == "miss"
 
 
-async def test_an_evicted_handle_is_unknown():
-    store = FeaturesStore(1 * FLOAT_BYTES, 60)
-    await put(store, "a")
-    await put(store, "b")
-    assert store.find("h.b", "t", "m").key == "b"
-    with pytest.raises(Fault):
-        store.find("h.a", "t", "m")
+async def test_the_pool_is_full_of_encodes_too(store):
+    gate = Gate()
+    waiting = [asyncio.create_task(store.get_or_encode(subject(key), gate.encode)) for key in "ab"]
+    await turns()
+    assert await kind_of(put(store, "c")) is Kind.POOL_FULL
+    gate.open.set()
+    await asyncio.gather(*waiting)
+    waiting.clear()
+    await turns()
+    assert (await put(store, "c"))[1] == "miss"
 
 
-async def test_features_above_the_budget_are_given_and_not_kept():
-    store = FeaturesStore(2 * FLOAT_BYTES, 60)
-    await put(store, "small")
-    made, outcome = await put(store, "big", 3)
-    assert (made.nbytes, outcome) == (12, "miss")
-    assert store.get("big") is None
-    assert store.get("small") is not None
-
-
-async def test_time_to_live_counts_from_the_last_use():
-    clock = Clock()
-    store = FeaturesStore(1000, 60, clock)
-    await put(store, "used")
-    await put(store, "idle")
-    clock.now_s += 59
-    assert store.get("used") is not None
-    clock.now_s += 1
-    assert store.get("idle") is None
-    assert store.find("h.used", "t", "m").key == "used"
-    clock.now_s += 60
-    assert store.get("used") is None
-    assert (store.stats.entries, store.stats.bytes, store.stats.expirations, store.stats.evictions) == (0, 0, 2, 0)
-
-
-@pytest.mark.parametrize(("handle", "tenant", "digest"), [("h.x", "t", "m"), ("h.k", "other", "m"), ("h.k", "t", "other")])
-async def test_a_handle_is_good_for_its_tenant_and_model_only(handle, tenant, digest):
-    store = FeaturesStore(1000, 60)
-    made, _ = await put(store, "k")
+@pytest.mark.parametrize(
+    ("handle", "tenant", "digest"),
+    [("h.x", "t", "m"), ("h.k", "other", "m"), ("h.k", "t", "other"), ("h.k", "tm", ""), ("h.k", "", "tm"), ("", "t", "m")],
+)
+async def test_a_handle_is_good_for_its_tenant_and_model_only(store, handle, tenant, digest):
+    await put(store, "k")
     for ask in (store.find, store.forget):
         with pytest.raises(Fault) as raised:
             ask(handle, tenant, digest)
         assert (raised.value.kind, raised.value.param) == (Kind.UNKNOWN_HANDLE, "image_id")
         assert "send the image again" in raised.value.message
-    assert store.find("h.k", "t", "m") is made
+    assert store.find("h.k", "t", "m").handle == "h.k"
 
 
-async def test_forgotten_is_forgotten():
-    store = FeaturesStore(1000, 60)
-    made, _ = await put(store, "k")
-    assert store.forget("h.k", "t", "m") is made
+@pytest.mark.parametrize("handle", ["x" * 10_000, "h.k\0\0", "é", "\0"])
+async def test_any_text_may_be_asked_for(store, handle):
+    await put(store, "k")
+    with pytest.raises(Fault) as raised:
+        store.find(handle, "someone", "m")
+    assert raised.value.kind is Kind.UNKNOWN_HANDLE
+
+
+async def test_no_tenant_s_name_lies_in_shared_memory(store):
+    await put(store, "k", tenant="Mercy-General-Hospital", digest="digest-of-the-weights")
+    content = (shm.ROOT / store.arena.region).read_bytes()
+    assert b"h.k" in content
+    assert b"Mercy" not in content
+    assert b"digest-of" not in content
+
+
+async def test_forgotten_is_forgotten(store):
+    await put(store, "k")
+    assert store.forget("h.k", "t", "m").frame == FRAME
     assert store.get("k") is None
-    with pytest.raises(Fault):
-        store.forget("h.k", "t", "m")
-    store.drop("k")
-    assert store.stats.bytes == 0
+    for ask in (store.find, store.forget):
+        with pytest.raises(Fault):
+            ask("h.k", "t", "m")
+    assert store.arena.used_bytes() == 0
 
 
-async def test_misses_at_the_same_time_make_one_encode():
-    store, gate = FeaturesStore(1000, 60), Gate()
-    waiting = [asyncio.create_task(store.get_or_encode("k", gate.encode)) for _ in range(5)]
+async def test_what_is_forgotten_while_a_decode_holds_it_stays_whole(store):
+    held, _ = await put(store, "k")
+    contents(store, held)[:] = 5
+    store.forget("h.k", "t", "m")
+    assert (await put(store, "k"))[1] == "miss"
+    assert await kind_of(asyncio.gather(*(store.get_or_encode(subject(key), Gate().encode) for key in "ab"))) is Kind.POOL_FULL
+    assert (contents(store, held) == 5).all()
+    del held
+    await turns()
+    assert (await put(store, "c"))[1] == "miss"
+
+
+async def test_misses_at_the_same_time_make_one_encode(store):
+    gate = Gate()
+    waiting = [asyncio.create_task(store.get_or_encode(subject("k"), gate.encode)) for _ in range(5)]
     await turns()
     gate.open.set()
     found = await asyncio.gather(*waiting)
     assert gate.begun == 1
     assert [outcome for _, outcome in found] == ["miss"] + ["coalesced"] * 4
-    assert len({id(made) for made, _ in found}) == 1
-    assert (store.stats.misses, store.stats.coalesced) == (1, 4)
+    assert len({(made.slot.index, made.slot.generation) for made, _ in found}) == 1
 
 
-async def test_different_keys_do_not_wait_for_each_other():
-    store, gate = FeaturesStore(1000, 60), Gate("slow")
-    slow = asyncio.create_task(store.get_or_encode("slow", gate.encode))
+async def test_different_keys_do_not_wait_for_each_other(store):
+    gate = Gate()
+    slow = asyncio.create_task(store.get_or_encode(subject("slow"), gate.encode))
     await turns()
     assert (await put(store, "fast"))[1] == "miss"
     gate.open.set()
@@ -176,69 +227,164 @@ async def test_different_keys_do_not_wait_for_each_other():
 
 
 @pytest.mark.parametrize("leaver", [0, 1, 2])
-async def test_one_client_leaving_does_not_hurt_the_others(leaver):
-    store, gate = FeaturesStore(1000, 60), Gate()
-    waiting = [asyncio.create_task(store.get_or_encode("k", gate.encode)) for _ in range(3)]
+async def test_one_client_leaving_does_not_hurt_the_others(store, leaver):
+    gate = Gate()
+    waiting = [asyncio.create_task(store.get_or_encode(subject("k"), gate.encode)) for _ in range(3)]
     await turns()
     waiting[leaver].cancel()
     await turns()
     gate.open.set()
     found = await asyncio.gather(*waiting, return_exceptions=True)
     assert isinstance(found[leaver], asyncio.CancelledError)
-    assert all(found[index][0].key == "k" for index in range(3) if index != leaver)
+    assert all(found[index][0].handle == "h.k" for index in range(3) if index != leaver)
     assert (gate.begun, gate.cancelled) == (1, 0)
     assert store.get("k") is not None
 
 
-async def test_when_all_have_left_the_encode_is_cancelled_and_a_newcomer_starts_afresh():
-    store, gate = FeaturesStore(1000, 60), Gate()
-    waiting = [asyncio.create_task(store.get_or_encode("k", gate.encode)) for _ in range(2)]
+async def test_when_all_have_left_the_encode_is_cancelled_and_a_newcomer_starts_afresh(store):
+    gate = Gate()
+    waiting = [asyncio.create_task(store.get_or_encode(subject("k"), gate.encode)) for _ in range(2)]
     await turns()
     for task in waiting:
         task.cancel()
     await turns(1)
     newcomer = asyncio.create_task(put(store, "k"))
     await asyncio.gather(*waiting, return_exceptions=True)
-    assert (await newcomer)[1] == "miss"
+    assert (await asyncio.wait_for(newcomer, 30))[1] == "miss"
     await turns()
     assert (gate.begun, gate.cancelled) == (1, 1)
     assert store.get("k") is not None
 
 
-async def test_a_failure_goes_to_those_who_waited_and_is_not_kept():
-    store, gate = FeaturesStore(1000, 60), Gate(failure=Fault(Kind.ENGINE_FAILED, "no"))
-    waiting = [asyncio.create_task(store.get_or_encode("k", gate.encode)) for _ in range(3)]
+async def test_a_failure_goes_to_those_who_waited_and_is_not_kept(store):
+    gate = Gate(failure=Fault(Kind.ENGINE_FAILED, "no"))
+    waiting = [asyncio.create_task(store.get_or_encode(subject("k"), gate.encode)) for _ in range(3)]
     await turns()
     gate.open.set()
     found = await asyncio.gather(*waiting, return_exceptions=True)
     assert [getattr(fault, "kind", None) for fault in found] == [Kind.ENGINE_FAILED] * 3
     assert gate.begun == 1
-    assert (await put(store, "k"))[1] == "miss"
+    # The errors are still held here, and with them the frames of the encode: its key is free all the same.
+    assert (await asyncio.wait_for(put(store, "k"), 30))[1] == "miss"
 
 
-async def test_the_deadline_of_the_first_is_not_the_deadline_of_the_others():
-    store, short = FeaturesStore(1000, 60), Gate(failure=Fault(Kind.DEADLINE, "too late"))
-    patient = Gate()
-    patient.open.set()
-    first = asyncio.create_task(store.get_or_encode("k", short.encode))
+async def test_failed_encodes_leave_no_slot_behind(store, no_collector):
+    async def fail(slot):
+        raise Fault(Kind.ENGINE_UNAVAILABLE, "away")
+
+    async def joint():
+        found = await asyncio.gather(
+            *(store.get_or_encode(subject("k"), fail) for _ in range(3)), put(store, "other"), return_exceptions=True
+        )
+        assert [isinstance(each, Fault) for each in found] == [True, True, True, False]
+
+    for n in range(5):
+        assert await kind_of(store.get_or_encode(subject(f"k{n}"), fail)) is Kind.ENGINE_UNAVAILABLE
+        await turns()
+    await joint()
     await turns()
-    others = [asyncio.create_task(store.get_or_encode("k", patient.encode)) for _ in range(3)]
+    held = [(await put(store, key))[0] for key in "ab"]
+    assert len({features.slot.index for features in held}) == 2
+
+
+async def test_cancelled_encodes_leave_no_slot_behind(store, no_collector):
+    async def leave(key):
+        waiting = [asyncio.create_task(store.get_or_encode(subject(key), Gate().encode)) for _ in range(2)]
+        await turns(2)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+    for n in range(5):
+        await leave(f"k{n}")
+        await turns()
+    held = [(await put(store, key))[0] for key in "ab"]
+    assert len({features.slot.index for features in held}) == 2
+
+
+async def test_an_encode_that_is_cancelled_before_it_begins_leaves_nothing(store, no_collector):
+    task = asyncio.create_task(store.get_or_encode(subject("k"), Gate().encode))
+    await turns(1)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    del task
+    await turns()
+    held = [(await put(store, key))[0] for key in "kb"]
+    assert len({features.slot.index for features in held}) == 2
+
+
+async def test_the_deadline_of_the_first_is_not_the_deadline_of_the_others(store):
+    short, patient = Gate(failure=Fault(Kind.DEADLINE, "too late")), Gate()
+    patient.open.set()
+    first = asyncio.create_task(store.get_or_encode(subject("k"), short.encode))
+    await turns()
+    others = [asyncio.create_task(store.get_or_encode(subject("k"), patient.encode)) for _ in range(3)]
     await turns()
     short.open.set()
     with pytest.raises(Fault) as raised:
         await first
     assert raised.value.kind is Kind.DEADLINE
-    assert [made.key for made, _ in await asyncio.gather(*others)] == ["k"] * 3
+    found = await asyncio.wait_for(asyncio.gather(*others), 30)
+    assert sorted(outcome for _, outcome in found) == ["coalesced", "coalesced", "miss"]
     assert (short.begun, patient.begun) == (1, 1)
 
 
-async def test_a_failure_nobody_waits_for_is_not_reported_as_lost(caplog):
-    store, gate = FeaturesStore(1000, 60), Gate(failure=ValueError("x"))
-    waiting = asyncio.create_task(store.get_or_encode("k", gate.encode))
+async def test_a_failure_nobody_waits_for_is_not_reported_as_lost(store, caplog):
+    gate = Gate(failure=ValueError("x"))
+    waiting = asyncio.create_task(store.get_or_encode(subject("k"), gate.encode))
     await turns()
     gate.open.set()
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
     await turns()
+    gc.collect()
     assert caplog.records == []
+
+
+# Two replicas on one node
+
+
+@contextmanager
+def replicas():
+    with small_arena() as arena:
+        second = Arena(arena.region)
+        yield FeaturesStore(arena, 60), FeaturesStore(second, 60)
+        second.close()
+
+
+async def test_two_replicas_encode_an_image_once():
+    with replicas() as (one, other):
+        gate = Gate()
+        first = asyncio.create_task(one.get_or_encode(subject("k"), gate.encode))
+        await turns()
+        waiting = [asyncio.create_task(other.get_or_encode(subject("k"), Gate().encode)) for _ in range(3)]
+        await turns()
+        gate.open.set()
+        assert (await first)[1] == "miss"
+        assert [outcome for _, outcome in await asyncio.wait_for(asyncio.gather(*waiting), 30)] == ["coalesced"] * 3
+        assert other.find("h.k", "t", "m").frame == FRAME
+        assert (await put(other, "k"))[1] == "hit"
+
+
+async def test_what_one_replica_fails_to_encode_another_does():
+    with replicas() as (one, other):
+        gate = Gate(failure=Fault(Kind.ENGINE_FAILED, "no"))
+        first = asyncio.create_task(one.get_or_encode(subject("k"), gate.encode))
+        await turns()
+        second = asyncio.create_task(put(other, "k"))
+        await turns()
+        gate.open.set()
+        assert await kind_of(first) is Kind.ENGINE_FAILED
+        assert (await asyncio.wait_for(second, 30))[1] == "miss"
+
+
+async def test_who_waits_for_another_replica_may_leave():
+    with replicas() as (one, other):
+        gate = Gate()
+        first = asyncio.create_task(one.get_or_encode(subject("k"), gate.encode))
+        await turns()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(put(other, "k"), 0.05)
+        gate.open.set()
+        assert (await first)[1] == "miss"

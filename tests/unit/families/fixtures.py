@@ -4,7 +4,6 @@ import numpy as np
 
 from serving.domain.image import EncodedImage, Frame, Image, RawLayout
 from serving.domain.request import Deadline, Request
-from serving.embeddings.store import FeaturesStore
 from serving.engines.fake import FakeEngine
 from serving.families.family import Tools
 from serving.manifest import EngineRecord, Manifest
@@ -25,16 +24,17 @@ async def run(function):
 
 
 def tools(functions, *, decode=decode, store=None, opened=None):
-    """Tools whose engines answer with `functions[part]`; `opened` gets (engine name, version) -> FakeEngine."""
+    """Tools whose engines answer with `functions[part]` and share what they hold; `opened`: (part, version) -> FakeEngine."""
+    held = {}
 
     def engine(spec, record):
         part = next(part for part in functions if record.name.endswith(part))
-        fake = FakeEngine(spec, lambda inputs: functions[part](inputs, record))
+        fake = FakeEngine(spec, lambda inputs: functions[part](inputs, record), held=held)
         if opened is not None:
             opened[part, record.version] = fake
         return fake
 
-    return Tools(engine, decode, run, store or FeaturesStore(64 * 2**20, 60))
+    return Tools(engine, decode, run, store)
 
 
 def manifest(family, pool, parts, options=None, versions=("1",)):

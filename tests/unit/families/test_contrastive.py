@@ -1,29 +1,39 @@
+import asyncio
+
 import numpy as np
+import pytest
 
-from serving.families.contrastive import LabelCache, fill, unit
+from serving.domain.request import Embed
+from serving.errors import Fault, Kind
+from serving.families.clip import engines
+from serving.families.contrastive import in_time, open_towers
+from serving.telemetry.stages import Stages
+from tests.unit.families import fixtures, towers
 
-
-def vector(value):
-    return np.full(3, value, np.float32)
-
-
-def test_the_cache_is_bounded_and_the_least_recently_used_leaves():
-    cache = LabelCache(entries=2)
-    cache.put(b"a", vector(1))
-    cache.put(b"b", vector(2))
-    assert cache.get(b"a")[0] == 1
-    cache.put(b"c", vector(3))
-    assert len(cache) == 2
-    assert cache.get(b"b") is None
-    assert (cache.get(b"a")[0], cache.get(b"c")[0]) == (1, 3)
+PARTS = ("image_encoder", "text_encoder")
+TEXTS = ("edema", "no sign of edema")
 
 
-def test_rows_become_unit_vectors():
-    rows = unit(np.array([[3, 4], [0, -2]], np.float32))
-    assert np.allclose(rows, [[0.6, 0.8], [0, -1]])
-    assert rows.dtype == np.float32
+@pytest.mark.parametrize(("causal", "width"), [(True, 6), (False, towers.CONTEXT)])
+async def test_a_tower_that_is_not_causal_is_given_the_whole_context(causal, width):
+    widths = []
+
+    def text_encoder(inputs, record):
+        widths.append(inputs["tokens"].shape[1])
+        return towers.text_encoder(inputs, record)
+
+    tools = fixtures.tools({**towers.FUNCTIONS, "text_encoder": text_encoder})
+    manifest = fixtures.manifest("clip", "contrastive", PARTS, towers.OPTIONS)
+    (pair,) = open_towers(manifest, tools, engines.specs, causal=causal)
+    vectors = await pair.texts(TEXTS, fixtures.request(Embed(texts=TEXTS)), Stages())
+    assert widths == [width]
+    assert np.abs(np.linalg.norm(vectors, axis=1) - 1).max() <= 1e-6
 
 
-def test_only_the_place_of_the_label_is_filled():
-    assert fill("sign of {} {x}", "{}") == "sign of {} {x}"
-    assert fill("no {}", "nodule") == "no nodule"
+async def test_waiting_for_others_ends_at_the_own_deadline():
+    async def forever():
+        await asyncio.Event().wait()
+
+    with pytest.raises(Fault) as raised:
+        await in_time(fixtures.request(Embed(texts=TEXTS), deadline_s=0.01), forever())
+    assert raised.value.kind is Kind.DEADLINE

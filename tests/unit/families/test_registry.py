@@ -18,7 +18,7 @@ def test_the_tasks_are_those_of_the_pool():
 @pytest.mark.parametrize(
     ("name", "parts"),
     [
-        ("litemedsam", {"image_encoder", "prompt_encoder", "mask_decoder", "mask_refiner"}),
+        ("litemedsam", {"image_encoder", "mask_decoder", "mask_refiner"}),
         ("clip", {"image_encoder", "text_encoder"}),
         ("chexzero", {"image_encoder", "text_encoder"}),
     ],

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from serving.errors import Fault, Kind, SetupError
-from serving.families.tokenizer import ClipTokenizer, Tokenizer, WordTokenizer, open_tokenizer
+from serving.families.tokenizer import ClipTokenizer, Tokenizer, WordTokenizer, open_tokenizer, without_padding
 
 WORDS = ("no", "pleural", "effusion", "x", "-", "ray", ".", "2")
 
@@ -31,6 +31,16 @@ def test_batch_pads_with_zero_and_ends_at_the_highest_id(clip: ClipTokenizer) ->
     assert ids.argmax(-1).tolist() == [3, 7]
     assert ids[0, 4:].max() == 0
     assert clip.batch([], 77).shape == (0, 77)
+
+
+def test_padding_behind_the_longest_text_is_cut_and_nothing_else(clip: ClipTokenizer) -> None:
+    ids = clip.batch(["a dog", "!!! a photo of a cat !!!"], 77)
+    cut = without_padding(ids)
+    assert cut.shape == (2, max(len(clip.encode(text)) for text in ("a dog", "!!! a photo of a cat !!!")))
+    assert cut.flags.c_contiguous
+    assert np.array_equal(cut, ids[:, : cut.shape[1]])
+    assert ids[:, cut.shape[1] :].max() == 0
+    assert without_padding(clip.batch([], 77)).shape[0] == 0
 
 
 def test_words_are_lower_cased_and_unknown_ones_are_one_id() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.telemetry.metrics import BUCKETS_S, Metrics
+from serving.telemetry.metrics import BUCKETS_S, SHED_REASONS, Metrics
 from serving.telemetry.stages import Stages
 
 WRITER = """
@@ -41,7 +41,8 @@ def test_silent_series_exist_at_zero():
     metrics = Metrics()
     metrics.prepare_edge(["adaptive"])
     text = metrics.scrape().decode()
-    assert 'medserve_shed_total{pool="adaptive",reason="pool_full"} 0.0' in text
+    assert all(f'medserve_shed_total{{pool="adaptive",reason="{reason}"}} 0.0' in text for reason in SHED_REASONS)
+    assert 'medserve_expected_wait_seconds_count{pool="adaptive",priority="bulk"} 0.0' in text
     assert 'medserve_deadline_exceeded_total{stage="router"} 0.0' in text
 
 

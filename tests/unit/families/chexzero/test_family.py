@@ -83,11 +83,18 @@ async def test_many_images_in_one_call_equal_one_at_a_time():
     assert np.abs(together - np.stack(alone)).max() <= 1e-6
 
 
-async def test_label_vectors_are_remembered_for_each_checkpoint():
+async def test_label_and_image_vectors_are_remembered_for_each_checkpoint():
     family, opened = served(("1", "2"))
-    for _ in range(3):
-        await ask(family, Classify(pictures(1), Labels(NAMES)))
-    assert [opened["text_encoder", version].calls for version in "12"] == [2, 2]
+    for outcome in ("miss", "hit", "hit"):
+        answer = await family.answer(fixtures.request(Classify(pictures(1), Labels(NAMES))), Stages())
+        assert answer.features == outcome
+    assert [engine.calls for engine in opened.values()] == [1] * 4
+
+
+async def test_vectors_of_the_first_checkpoint_cost_no_other():
+    family, opened = served(("1", "2"))
+    await ask(family, Embed(images=pictures(2)))
+    assert (opened["image_encoder", "1"].calls, opened["image_encoder", "2"].calls) == (1, 0)
 
 
 async def test_vectors_are_those_of_the_first_checkpoint():

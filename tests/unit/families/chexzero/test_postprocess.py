@@ -12,7 +12,7 @@ def unit_rows(seed, count):
 
 def test_equals_the_published_formula_without_temperature():
     images, positives, negatives = unit_rows(0, 3), unit_rows(1, 5), unit_rows(2, 5)
-    given = pair_probabilities(images, positives, negatives)
+    given = pair_probabilities(images, np.concatenate([positives, negatives]))
     assert (given.shape, given.dtype) == ((3, 5), np.float32)
     for i in range(3):
         for k in range(5):
@@ -23,9 +23,9 @@ def test_equals_the_published_formula_without_temperature():
 
 def test_the_range_is_that_of_two_cosines():
     one = np.array([[1.0, 0.0]], np.float32)
-    assert abs(pair_probabilities(one, one, -one)[0, 0] - 1 / (1 + math.exp(-2))) <= 1e-6
-    assert abs(pair_probabilities(one, -one, one)[0, 0] - 1 / (1 + math.exp(2))) <= 1e-6
-    assert pair_probabilities(one, one, one)[0, 0] == 0.5
+    assert abs(pair_probabilities(one, np.concatenate([one, -one]))[0, 0] - 1 / (1 + math.exp(-2))) <= 1e-6
+    assert abs(pair_probabilities(one, np.concatenate([-one, one]))[0, 0] - 1 / (1 + math.exp(2))) <= 1e-6
+    assert pair_probabilities(one, np.concatenate([one, one]))[0, 0] == 0.5
 
 
 def test_the_ensemble_is_the_mean_of_probabilities():

@@ -1,3 +1,5 @@
+import asyncio
+
 import numpy as np
 import pytest
 
@@ -54,15 +56,16 @@ async def test_scores_equal_a_direct_computation():
     assert answer.result.labels == NAMES
     assert (answer.result.values.shape, answer.result.values.dtype) == ((3, 3), np.float32)
     assert np.abs(answer.result.values - expected).max() <= 1e-4
-    assert answer.features == ""
+    assert answer.features == "miss"
 
 
 async def test_many_images_in_one_call_equal_one_at_a_time():
     family, engines = served()
+    lonely, _ = served()
     images, labels = pictures(5), Labels(NAMES)
     together = (await ask(family, Classify(images, labels))).result.values
     assert engines["image_encoder"].calls == 1
-    alone = [(await ask(family, Classify((image,), labels))).result.values[0] for image in images]
+    alone = [(await ask(lonely, Classify((image,), labels))).result.values[0] for image in images]
     assert np.abs(together - np.stack(alone)).max() <= 1e-6
 
 
@@ -98,6 +101,70 @@ async def test_remembered_labels_score_as_new_ones():
     assert np.abs(first - turned[:, ::-1]).max() <= 1e-6
 
 
+async def test_a_known_image_is_neither_decoded_nor_encoded_again():
+    decoded = []
+    tools = fixtures.tools(
+        towers.FUNCTIONS, decode=lambda image: decoded.append(image) or fixtures.decode(image), opened=(opened := {})
+    )
+    family = DECLARATION.open(fixtures.manifest("clip", "contrastive", PARTS, towers.OPTIONS), tools)
+    sizes, encoder = [], opened["image_encoder", "1"]
+    encoder.function = lambda inputs: sizes.append(len(inputs["pixels"])) or towers.image_encoder(inputs, encoder_record)
+    encoder_record = fixtures.manifest("clip", "contrastive", PARTS).engines["image_encoder"][0]
+    images, stages = pictures(5), Stages()
+    first = await ask(family, Classify(images[:2], Labels(NAMES)))
+    more = await ask(family, Classify(images, Labels(NAMES)))
+    again = await ask(family, Embed(images=images[::-1]), stages)
+    assert (first.features, more.features, again.features) == ("miss", "miss", "hit")
+    assert sizes == [2, 3], "only what is missing, in one call"
+    assert len(decoded) == 5
+    assert not stages.seconds
+    assert np.array_equal(first.result.values, more.result.values[:2])
+
+
+async def test_images_of_one_tenant_are_not_anothers():
+    family, engines = served()
+    for tenant in ("a", "b", "a"):
+        await ask(family, Embed(images=pictures(1)), tenant=tenant)
+    assert engines["image_encoder"].calls == 2
+
+
+async def test_the_same_labels_and_image_at_the_same_time_make_one_call_of_each_tower():
+    family, engines = served()
+    answers = await asyncio.gather(*(ask(family, Classify(pictures(2), Labels(NAMES))) for _ in range(4)))
+    assert {part: engine.calls for part, engine in engines.items()} == {"image_encoder": 1, "text_encoder": 1}
+    assert sorted(answer.features for answer in answers) == ["coalesced"] * 3 + ["miss"]
+    assert all(np.array_equal(answers[0].result.values, answer.result.values) for answer in answers)
+
+
+async def test_an_impatient_client_takes_nobody_with_it():
+    family, engines = served()
+    go, encode = asyncio.Event(), engines["image_encoder"].infer
+
+    async def held(*args, **kwargs):
+        await go.wait()
+        return await encode(*args, **kwargs)
+
+    engines["image_encoder"].infer = held
+    task = Classify(pictures(1), Labels(NAMES))
+    owner = asyncio.create_task(ask(family, task, deadline_s=0.05))
+    await asyncio.sleep(0)
+    other = asyncio.create_task(ask(family, task))
+    with pytest.raises(Fault) as raised:
+        await owner
+    assert raised.value.kind is Kind.DEADLINE
+    go.set()
+    assert (await other).features in ("coalesced", "miss")
+    assert engines["image_encoder"].calls == 1
+
+
+async def test_text_is_cut_to_the_longest_of_the_call():
+    family, engines = served()
+    widths, encode = [], engines["text_encoder"].function
+    engines["text_encoder"].function = lambda inputs: widths.append(inputs["tokens"].shape) or encode(inputs)
+    await ask(family, Embed(texts=("edema", "no sign of edema")))
+    assert widths == [(2, 6)]
+
+
 async def test_the_models_own_templates_stand_in_for_none():
     family, _ = served(templates=["sign of {}"])
     own = (await ask(family, Classify(pictures(1), Labels(NAMES)))).result.values
@@ -127,7 +194,7 @@ async def test_stages():
     family, _ = served()
     stages = Stages()
     await ask(family, Classify(pictures(1), Labels(NAMES)), stages)
-    assert set(stages.seconds) == {"decode", "preprocess", "encode", "postprocess"}
+    assert set(stages.seconds) == {"decode", "preprocess", "queue", "encode", "postprocess"}
 
 
 @pytest.mark.parametrize(

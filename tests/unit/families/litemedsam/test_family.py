@@ -2,10 +2,11 @@ import asyncio
 
 import numpy as np
 import pytest
+from arenas import small_arena
 
 from serving.domain.image import ImageHandle
 from serving.domain.prompt import Box, Labels, MaskLogits, ObjectPrompt, Point
-from serving.domain.request import Classify, Encode, Lookup, MaskFormat, Segment
+from serving.domain.request import Classify, Encode, Lookup, MaskFormat, Priority, Segment
 from serving.embeddings.store import FeaturesStore
 from serving.errors import Fault, Kind, SetupError
 from serving.families.litemedsam.family import DECLARATION
@@ -13,47 +14,52 @@ from serving.families.litemedsam.postprocess import binary_mask
 from serving.telemetry.stages import Stages
 from tests.unit.families import fixtures
 
-PARTS = ("image_encoder", "prompt_encoder", "mask_decoder", "mask_refiner")
+PARTS = ("image_encoder", "mask_decoder", "mask_refiner")
 MANIFEST = fixtures.manifest("litemedsam", "adaptive", PARTS)
 ROWS, COLUMNS = np.mgrid[:256, :256].astype(np.float32)
 
 
 def image_encoder(inputs, record):
-    means = inputs["image"].mean(axis=(1, 2, 3))
-    return {"features": np.ones((1, 256, 64, 64), np.float32) * means[:, None, None, None]}
+    return {"x0": np.full((1, 1), inputs["image"].mean(), np.float32)}
 
 
-def prompt_encoder(inputs, record):
-    sparse = np.zeros((*inputs["labels"].shape, 256), np.float32)
-    sparse[..., :2], sparse[..., 2] = inputs["points"], inputs["labels"]
-    return {"sparse": sparse}
-
-
-def blob(token_rows, shift):
+def blob(points, labels, shift):
     """Logits of a disc around the mean of one object's real tokens: depends on that object alone."""
-    real = token_rows[token_rows[:, 2] >= 0]
+    real = points[labels >= 0]
     x, y = real[:, 0].mean(), real[:, 1].mean()
     return 20 + shift + len(real) - np.hypot(COLUMNS - x, ROWS - y)
 
 
 def mask_decoder(inputs, record):
-    shift = float(inputs["features"].mean()) + (inputs["logits"].mean(axis=(1, 2, 3)) if "logits" in inputs else 0)
-    shift = np.broadcast_to(shift, len(inputs["sparse"]))
-    masks = np.stack(
-        [[blob(rows, extra + n) for n in range(4)] for rows, extra in zip(inputs["sparse"], shift, strict=True)]
-    ).astype(np.float32)
+    """(1, P, ...) of one image's objects."""
+    points, labels = inputs["points"][0], inputs["labels"][0]
+    shift = float(inputs["x0"].mean()) + (inputs["logits"][0].mean(axis=(1, 2, 3)) if "logits" in inputs else 0)
+    objects = zip(points, labels, np.broadcast_to(shift, len(points)), strict=True)
+    masks = np.stack([[blob(where, what, extra + n) for n in range(4)] for where, what, extra in objects]).astype(np.float32)
     ious = masks.mean(axis=(2, 3)).astype(np.float32)
-    return {"mask": masks[:, :1], "iou": ious[:, :1], "masks": masks[:, 1:], "ious": ious[:, 1:]}
+    made = {"mask": masks[:, :1], "iou": ious[:, :1], "masks": masks[:, 1:], "ious": ious[:, 1:]}
+    return {name: value[None] for name, value in made.items()}
 
 
-FUNCTIONS = {"image_encoder": image_encoder, "prompt_encoder": prompt_encoder, "mask_decoder": mask_decoder}
-FUNCTIONS["mask_refiner"] = mask_decoder
+FUNCTIONS = {"image_encoder": image_encoder, "mask_decoder": mask_decoder, "mask_refiner": mask_decoder}
 
 
-def served(**given):
-    opened = {}
-    family = DECLARATION.open(MANIFEST, fixtures.tools(FUNCTIONS, opened=opened, **given))
-    return family, {part: engine for (part, _), engine in opened.items()}
+@pytest.fixture
+def store():
+    with small_arena(slots=4) as arena:
+        yield FeaturesStore(arena, 60)
+
+
+@pytest.fixture
+def served(store):
+    """Opens the family over a store: (family, part -> FakeEngine)."""
+
+    def opening(**given):
+        opened = {}
+        family = DECLARATION.open(MANIFEST, fixtures.tools(FUNCTIONS, opened=opened, store=store, **given))
+        return family, {part: engine for (part, _), engine in opened.items()}
+
+    return opening
 
 
 def picture(seed=0, shape=(90, 120)):
@@ -80,7 +86,7 @@ def plain(mask):
 
 
 @pytest.mark.parametrize("multimask", [False, True])
-async def test_many_objects_in_one_call_equal_one_at_a_time(multimask):
+async def test_many_objects_in_one_call_equal_one_at_a_time(served, multimask):
     family, _ = served()
     many = await ask(family, Segment(picture(), OBJECTS, multimask, return_logits=True))
     each = 3 if multimask else 1
@@ -92,29 +98,31 @@ async def test_many_objects_in_one_call_equal_one_at_a_time(multimask):
         assert all(mask.logits.shape == (256, 256) and mask.logits.dtype == np.float16 for mask in together)
 
 
-async def test_one_decoder_call_a_group_and_only_the_outputs_needed():
+async def test_one_decoder_call_a_group_and_only_the_outputs_needed(served):
     family, engines = served()
     asked = []
     for part in PARTS:
         original = engines[part].infer
 
         async def spy(inputs, deadline, *, outputs=(), part=part, original=original, **more):
-            asked.append((part, outputs, {name: value.shape[0] for name, value in inputs.items()}))
+            asked.append((part, outputs, {name: value.shape[:2] for name, value in inputs.items()}))
+            assert more["slot"] is not None
+            assert more["priority"] is Priority.INTERACTIVE
             return await original(inputs, deadline, outputs=outputs, **more)
 
         engines[part].infer = spy
     await ask(family, Segment(picture(), OBJECTS))
-    assert asked[0] == ("image_encoder", ("features",), {"image": 1})
-    assert [call for call in asked if call[0].startswith("mask_")] == [
-        ("mask_decoder", ("mask", "iou"), {"features": 1, "sparse": 3}),
-        ("mask_decoder", ("mask", "iou"), {"features": 1, "sparse": 2}),
-        ("mask_refiner", ("mask", "iou"), {"features": 1, "sparse": 1, "logits": 1}),
+    assert asked == [
+        ("image_encoder", (), {"image": (1, 3)}),
+        ("mask_decoder", ("mask", "iou"), {"points": (1, 3), "labels": (1, 3)}),
+        ("mask_decoder", ("mask", "iou"), {"points": (1, 2), "labels": (1, 2)}),
+        ("mask_refiner", ("mask", "iou"), {"points": (1, 1), "labels": (1, 1), "logits": (1, 1)}),
     ]
     await ask(family, Segment(picture(), OBJECTS[:1], multimask=True))
     assert asked[-1][:2] == ("mask_decoder", ("masks", "ious"))
 
 
-async def test_masks_come_back_in_the_original_frame():
+async def test_masks_come_back_in_the_original_frame(served):
     family, _ = served()
     answer = await ask(family, Segment(picture(), OBJECTS[:1], output=MaskFormat.PACKED, return_logits=True))
     (only,) = answer.result.masks
@@ -124,7 +132,7 @@ async def test_masks_come_back_in_the_original_frame():
     assert answer.model.name == "litemedsam"
 
 
-async def test_a_picture_is_encoded_once_and_the_handle_stands_for_it():
+async def test_a_picture_is_encoded_once_and_the_handle_stands_for_it(served):
     family, engines = served()
     first = await ask(family, Segment(picture(), OBJECTS[:1]))
     second = await ask(family, Segment(picture(), OBJECTS[:1]))
@@ -136,7 +144,7 @@ async def test_a_picture_is_encoded_once_and_the_handle_stands_for_it():
     assert (await ask(family, Segment(picture(), OBJECTS[:1]), tenant="other")).features == "miss"
 
 
-async def test_encode_lookup_drop():
+async def test_encode_lookup_drop(served):
     family, _ = served()
     made = await ask(family, Encode(picture()))
     handle = ImageHandle(made.result.image_id)
@@ -151,7 +159,7 @@ async def test_encode_lookup_drop():
         assert raised.value.kind is Kind.UNKNOWN_HANDLE
 
 
-async def test_another_tenant_cannot_use_a_handle():
+async def test_another_tenant_cannot_use_a_handle(served):
     family, _ = served()
     handle = ImageHandle((await ask(family, Encode(picture()))).result.image_id)
     for task in (Lookup(handle), Lookup(handle, drop=True), Segment(handle, OBJECTS)):
@@ -161,7 +169,7 @@ async def test_another_tenant_cannot_use_a_handle():
     await ask(family, Lookup(handle))
 
 
-async def test_a_prompt_outside_the_image_is_refused_before_the_encode():
+async def test_a_prompt_outside_the_image_is_refused_before_the_encode(served):
     family, engines = served()
     outside = (OBJECTS[0], ObjectPrompt(box=Box(0, 0, 121, 10)))
     with pytest.raises(Fault) as raised:
@@ -176,14 +184,14 @@ async def test_a_prompt_outside_the_image_is_refused_before_the_encode():
     assert engines["mask_decoder"].calls == 0
 
 
-async def test_logits_alone_are_refused_before_anything_is_decoded():
+async def test_logits_alone_are_refused_before_anything_is_decoded(served):
     family, _ = served(decode=None)
     with pytest.raises(Fault) as raised:
         await ask(family, Segment(picture(), (ObjectPrompt(logits=EARLIER),)))
     assert raised.value.param == "mask"
 
 
-async def test_two_requests_at_once_share_one_encode_and_a_bad_one_fails_alone():
+async def test_two_requests_at_once_share_one_encode_and_a_bad_one_fails_alone(served):
     family, engines = served()
     good = Segment(picture(), OBJECTS[:1])
     bad = Segment(picture(), (ObjectPrompt(points=(Point(500, 1),)),))
@@ -193,7 +201,7 @@ async def test_two_requests_at_once_share_one_encode_and_a_bad_one_fails_alone()
     assert engines["image_encoder"].calls == 1
 
 
-async def test_a_waiter_gives_up_at_its_own_deadline():
+async def test_a_waiter_gives_up_at_its_own_deadline(served):
     family, engines = served()
     gate, original = asyncio.Event(), engines["image_encoder"].infer
 
@@ -211,16 +219,16 @@ async def test_a_waiter_gives_up_at_its_own_deadline():
     assert (await patient).features == "miss"
 
 
-async def test_stages_are_measured_and_skipped_on_a_hit():
+async def test_stages_are_measured_and_skipped_on_a_hit(served):
     family, _ = served()
     first, second = Stages(), Stages()
     assert (await ask(family, Segment(picture(), OBJECTS), first)).stages is first.seconds
-    assert set(first.seconds) == {"decode", "preprocess", "encode", "decode_mask", "postprocess", "serialise"}
+    assert set(first.seconds) == {"decode", "preprocess", "queue", "encode", "decode_mask", "postprocess", "serialise"}
     await ask(family, Segment(picture(), OBJECTS), second)
-    assert set(second.seconds) == {"decode_mask", "postprocess", "serialise"}
+    assert set(second.seconds) == {"queue", "decode_mask", "postprocess", "serialise"}
 
 
-async def test_a_passed_deadline_costs_no_work():
+async def test_a_passed_deadline_costs_no_work(served):
     family, engines = served(decode=None)
     with pytest.raises(Fault) as raised:
         await ask(family, Segment(picture(), OBJECTS), deadline_s=-1)
@@ -228,14 +236,79 @@ async def test_a_passed_deadline_costs_no_work():
     assert engines["image_encoder"].calls == 0
 
 
-async def test_a_task_of_another_pool_is_refused():
+async def test_a_task_of_another_pool_is_refused(served):
     family, _ = served()
     with pytest.raises(Fault) as raised:
         await ask(family, Classify((picture(),), Labels(("a",))))
     assert raised.value.kind is Kind.INVALID
 
 
-def test_a_store_too_small_for_one_image_is_a_set_up_error():
-    with pytest.raises(SetupError, match="features_bytes"):
-        served(store=FeaturesStore(4_194_303, 60))
-    served(store=FeaturesStore(4_194_304, 60))
+def test_no_store_is_a_set_up_error():
+    with pytest.raises(SetupError, match="adaptive pool"):
+        DECLARATION.open(MANIFEST, fixtures.tools(FUNCTIONS))
+
+
+def test_what_the_encoder_writes_is_what_the_decoders_read():
+    specs = DECLARATION.specs(MANIFEST)
+    written = specs["image_encoder"].writes
+    for part in ("mask_decoder", "mask_refiner"):
+        assert specs[part].reads == written[: len(specs[part].reads)] != ()
+        assert specs[part].join == 1
+        assert specs[part].max_batch == 1
+
+
+async def test_a_full_arena_is_told_and_the_next_moment_has_room(served, store):
+    family, engines = served()
+    held = [store.arena.claim(f"busy {n}") for n in range(4)]
+    with pytest.raises(Fault) as raised:
+        await ask(family, Encode(picture()))
+    assert (raised.value.kind, raised.value.retry_after_s) == (Kind.POOL_FULL, 1.0)
+    assert engines["image_encoder"].calls == 0
+    held.pop()
+    assert (await ask(family, Encode(picture()))).features == "miss"
+
+
+async def test_more_pictures_than_slots_are_answered_one_after_another(served):
+    family, engines = served()
+    for seed in range(10):
+        assert (await ask(family, Segment(picture(seed), OBJECTS[:1]))).features == "miss"
+    assert engines["image_encoder"].calls == 10
+    assert (await ask(family, Segment(picture(9), OBJECTS[:1]))).features == "hit"
+    assert (await ask(family, Segment(picture(0), OBJECTS[:1]))).features == "miss"
+
+
+async def test_features_stay_while_their_objects_are_decoded(served, store):
+    """Other pictures push out what nobody holds, and the handle's owner forgets it: the answer is right all the same."""
+    family, engines = served()
+    before = await ask(family, Segment(picture(), OBJECTS[:2]))
+    original, generations = engines["mask_decoder"].infer, []
+
+    async def slow(inputs, deadline, **more):
+        generations.append((more["slot"].index, more["slot"].generation))
+        if len(generations) == 1:
+            await ask(family, Lookup(ImageHandle(before.result.image_id), drop=True))
+            for seed in range(1, 6):
+                await ask(family, Encode(picture(seed)))
+        return await original(inputs, deadline, **more)
+
+    engines["mask_decoder"].infer = slow
+    after = await ask(family, Segment(picture(), OBJECTS[:2]))
+    assert len(generations) == 1
+    assert [plain(mask) for mask in after.result.masks] == [plain(mask) for mask in before.result.masks]
+    assert (await ask(family, Segment(picture(), OBJECTS[:2]))).features == "miss"
+
+
+async def test_a_failed_encode_is_tried_again_by_the_next_request(served):
+    family, engines = served()
+    original = engines["image_encoder"].infer
+
+    async def away(*given, **more):
+        raise Fault(Kind.ENGINE_UNAVAILABLE, "away")
+
+    engines["image_encoder"].infer = away
+    for _ in range(6):
+        with pytest.raises(Fault) as raised:
+            await ask(family, Encode(picture()))
+        assert raised.value.kind is Kind.ENGINE_UNAVAILABLE
+    engines["image_encoder"].infer = original
+    assert (await ask(family, Encode(picture()), deadline_s=10)).features == "miss"

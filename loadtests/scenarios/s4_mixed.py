@@ -1,0 +1,58 @@
+"""S4: 70 % prompts, 20 % classification, 10 % new images, each user a Poisson process of two calls a second."""
+
+import random
+from itertools import count
+
+from locust import User, task
+
+from scenarios.users import OverGrpc, OverHttp
+from serving.bench import mix, wire
+from serving.bench.pictures import Picture, several
+
+RATE = 2.0
+SEEDS = count(50_000)
+PICTURES = [picture.png for picture in several(16, 700, 224)]
+PROMPTED = several(4)
+
+
+class Mixed(User):
+    """An exponential wait makes each user's arrivals a Poisson process, as long as answers are quicker than its gaps."""
+
+    abstract = True
+    handles = None
+
+    def wait_time(self):
+        """Seconds to the next arrival."""
+        return random.expovariate(RATE)
+
+    def _handles(self):
+        if self.handles is None:
+            replies = [(picture, self.call(wire.encode(picture.png), "set-up")) for picture in PROMPTED]
+            self.handles = [(picture, reply.image_id()) for picture, reply in replies if reply is not None]
+        return self.handles
+
+    @task(7)
+    def prompt(self):
+        """Interactive."""
+        if self._handles():
+            picture, image_id = random.choice(self.handles)
+            self.call(wire.by_handle(image_id, random.choice(picture.prompts), mix.PROMPT))
+
+    @task(2)
+    def classify(self):
+        """Bulk."""
+        model = self.environment.parsed_options.model
+        self.call(wire.classify(random.choice(PICTURES), mix.LABELS, model, mix.CLASSIFY))
+
+    @task(1)
+    def encode(self):
+        """Bulk."""
+        self.call(wire.encode(Picture(next(SEEDS)).png, mix.ENCODE))
+
+
+class S4Http(Mixed, OverHttp):
+    """Over HTTP."""
+
+
+class S4Grpc(Mixed, OverGrpc):
+    """Over gRPC."""

@@ -1,0 +1,60 @@
+"""Mixed traffic of S4 and the soak: 70 % prompts, 20 % classification, 10 % new images, each with deadline and priority."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import cycle
+
+import numpy as np
+
+from serving.bench import load, wire
+from serving.bench.bench import Bench
+from serving.bench.load import Run
+from serving.bench.pictures import several
+from serving.bench.wire import Ask, Said
+
+PROMPT = Said(1000, "interactive")
+CLASSIFY = Said(2000, "bulk")
+ENCODE = Said(5000, "bulk")
+DEADLINES_S = {"prompt": 1.0, "classify": 2.0, "encode": 5.0}
+SHARES = {"prompt": 0.7, "classify": 0.2, "encode": 0.1}
+LABELS = ("pleural effusion", "cardiomegaly", "pneumothorax", "edema")
+MODEL = "synthetic-cxr-clip"
+NEW_IMAGES = 240
+CLOSED_WORKERS = 16
+
+
+class Mix:
+    """Endless asks in the shares above, drawn with a seed. New images come round again long after they were evicted."""
+
+    def __init__(self, bench: Bench) -> None:
+        bench.say("drawing the mixed traffic's pictures")
+        self._prompts = [ask for known in bench.known for ask in known.asks(PROMPT)]
+        self._classify = [wire.classify(p.png, LABELS, MODEL, CLASSIFY) for p in several(16, 700, 224)]
+        self._encode = cycle([wire.encode(p.png, ENCODE) for p in bench.fresh(40 if bench.quick else NEW_IMAGES)])
+
+    def asks(self, seed: int) -> Iterator[Ask]:
+        """The stream of one seed."""
+        rng = np.random.default_rng(seed)
+        while True:
+            for kind, place in zip(
+                rng.choice(list(SHARES), 256, p=list(SHARES.values())), rng.integers(0, 1 << 30, 256), strict=True
+            ):
+                if kind == "prompt":
+                    yield self._prompts[place % len(self._prompts)]
+                elif kind == "classify":
+                    yield self._classify[place % len(self._classify)]
+                else:
+                    yield next(self._encode)
+
+
+def good(run: Run) -> float:
+    """Answers a second that came within their deadlines."""
+    return sum(s.seconds <= DEADLINES_S[s.kind] for s in run.of()) / run.seconds
+
+
+def capacity(bench: Bench, mix: Mix, seconds: float) -> float:
+    """Requests a second of the mix that the server answers when it is kept busy."""
+    bench.say("finding the capacity of the mix")
+    streams = [mix.asks(100 + n) for n in range(CLOSED_WORKERS)]
+    return load.run(load.closed(bench.dial(), streams, seconds)).rate()

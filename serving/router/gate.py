@@ -1,0 +1,107 @@
+"""What is inside a pool, how far it has come, and what it has taught about service times."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from serving.domain.request import Priority, Request
+from serving.router.admission import Limits, Load, Permit, Refusal, decide
+from serving.router.work import Costs, Lane, Work, work_of
+
+URGENCY = {Priority.INTERACTIVE: 0, Priority.BULK: 1}
+UNKNOWN_S = 1.0
+"""When a place is free again while nothing is known of those who hold one."""
+
+
+class Gate:
+    """One pool's door in one router replica. Times are seconds of one monotonic clock, the caller's.
+
+    It follows the engines in thought: each lane works on `parallel` requests at a time, the urgent first, then as they came,
+    and does not interrupt what it has begun. From this come the remaining work and, since a lane that is never idle lets
+    one go each service time, the service time of what leaves.
+    """
+
+    def __init__(self, pool: str, limits: Limits) -> None:
+        self.pool = pool
+        self._limits = limits
+        self._costs = Costs()
+        self._inside: dict[Permit, float | None] = {}
+        """In the order of entry -> when work on it began, None while it waits."""
+
+    def __len__(self) -> int:
+        return len(self._inside)
+
+    def load(self, work: Work, priority: Priority, tenant: str, now_s: float) -> Load:
+        """What a request of this class finds now."""
+        left = {permit: self._left_s(permit, now_s) for permit in self._inside}
+        ahead = [permit for permit in left if _goes_before(permit, work.lane, priority)]
+        begun = [p for p, at in self._inside.items() if at is not None and p.work.lane is work.lane and p not in ahead]
+        peers = [permit for permit in left if priority is Priority.INTERACTIVE or permit.priority is priority]
+        return Load(
+            ahead_s=self._wait_s([left[permit] for permit in ahead]),
+            begun_s=self._wait_s([left[permit] for permit in begun]),
+            service_s=self._costs.expected_s(work),
+            next_s=min((left[p] for p, at in self._inside.items() if at is not None and p.service_s), default=UNKNOWN_S),
+            inside=len(peers),
+            tenant_ahead_s=self._wait_s([left[permit] for permit in ahead if permit.tenant == tenant]),
+            tenant_inside=sum(permit.tenant == tenant for permit in peers),
+        )
+
+    def enter(self, request: Request, now_s: float, image: str = "") -> tuple[Permit | Refusal, Load]:
+        """A place for the request, to be given back with `leave`, or the refusal; and on what it was decided.
+
+        `image`: its affinity key. Where that image is being encoded, the request shares the encode and brings only its masks.
+        """
+        work = work_of(request.task)
+        first = self._encodes(image) if work.items else None
+        if first is not None:
+            work = replace(work, kind="", items=0)
+        load = self.load(work, request.priority, request.tenant, now_s)
+        own_s = load.service_s
+        if first is not None:
+            load = replace(load, service_s=own_s + self._left_s(first, now_s))
+        refusal = decide(load, request.priority, request.deadline.at_s - now_s, self._limits)
+        if refusal is not None:
+            return refusal, load
+        permit = Permit(self.pool, work, request.priority, request.tenant, own_s, now_s, image)
+        self._inside[permit] = None
+        self._begin(now_s)
+        return permit, load
+
+    def leave(self, permit: Permit, now_s: float, spent: Mapping[str, float] | None = None) -> None:
+        """Give the place back. `spent`: the answer's stages in seconds, None where there was no answer."""
+        began_s = self._inside.pop(permit)
+        if spent is not None:
+            self._costs.learn(permit.work, spent, now_s - (permit.entered_s if began_s is None else began_s))
+        self._begin(now_s)
+
+    def _encodes(self, image: str) -> Permit | None:
+        """Who is inside to encode this image."""
+        return next(
+            (p for p in self._inside if image and p.image == image and p.work.lane is Lane.ENCODE and p.work.items), None
+        )
+
+    def _begin(self, now_s: float) -> None:
+        """Let each lane take up what it has room for."""
+        for lane in Lane:
+            mine = [(permit, at) for permit, at in self._inside.items() if permit.work.lane is lane]
+            room = self._limits.parallel - sum(at is not None for _, at in mine)
+            waiting = sorted((p for p, at in mine if at is None), key=lambda p: URGENCY[p.priority])
+            for permit in waiting[: max(room, 0)]:
+                self._inside[permit] = now_s
+
+    def _left_s(self, permit: Permit, now_s: float) -> float:
+        """Service that is still to be done; nothing where it takes longer than expected."""
+        began_s = self._inside[permit]
+        return permit.service_s if began_s is None else max(0.0, permit.service_s - (now_s - began_s))
+
+    def _wait_s(self, left_s: list[float]) -> float:
+        """How long the engines need for these; no time where there are fewer than they take at once."""
+        return sum(left_s) / self._limits.parallel if len(left_s) >= self._limits.parallel else 0.0
+
+
+def _goes_before(permit: Permit, lane: Lane, priority: Priority) -> bool:
+    if permit.work.lane is not lane:
+        return permit.work.lane < lane
+    return URGENCY[permit.priority] <= URGENCY[priority]

@@ -1,0 +1,91 @@
+"""What a request will cost its pool: its class of work, and the service time of each class as learnt from the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+
+from serving.domain.image import ImageHandle
+from serving.domain.request import Classify, Embed, Encode, Lookup, Segment, Task
+
+SMOOTHING = 0.1
+OUTLIER = 10.0
+"""A measurement counts as this many times the mean at most: one slow start must not close the gate."""
+WAITING = "queue"
+"""The stage that is no service."""
+MASK_STAGES = ("decode_mask", "postprocess", "serialise")
+"""What each object costs, whether its image was new or known."""
+
+
+class Lane(IntEnum):
+    """Which engines do the work. A lower lane goes first: the image encoders yield the processor to everything else."""
+
+    PROMPT = 0
+    ENCODE = 1
+
+
+@dataclass(frozen=True)
+class Work:
+    """The class of a task and how much of it there is: `items` of `kind` (images, texts), and `masks` objects to decode.
+
+    `kind` is empty where only masks are decoded. A segmentation that brings its image may find it encoded already, which is
+    known only afterwards: its kind is learnt as the mix of both.
+    """
+
+    lane: Lane
+    kind: str = ""
+    items: int = 0
+    masks: int = 0
+
+
+def work_of(task: Task) -> Work:
+    """The class of a task."""
+    match task:
+        case Segment(image=ImageHandle()):
+            return Work(Lane.PROMPT, masks=len(task.objects))
+        case Segment():
+            return Work(Lane.ENCODE, "segment", 1, len(task.objects))
+        case Encode():
+            return Work(Lane.ENCODE, "encode", 1)
+        case Lookup():
+            return Work(Lane.PROMPT)
+        case Classify():
+            return Work(Lane.PROMPT, "classify", len(task.images))
+        case Embed():
+            return Work(Lane.PROMPT, "embed_images" if task.images else "embed_texts", len(task.images or task.texts))
+
+
+class Costs:
+    """The mean seconds of one item of each kind and of one mask, weighted towards the latest."""
+
+    def __init__(self) -> None:
+        self._means: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
+
+    def expected_s(self, work: Work) -> float:
+        """Seconds of service that a request of this class takes; what was never measured counts as nothing."""
+        return self._means.get(work.kind, 0.0) * work.items + self._means.get("mask", 0.0) * work.masks
+
+    def learn(self, work: Work, spent: Mapping[str, float], at_most_s: float) -> None:
+        """From one answer. `spent`: stage -> seconds, `queue` apart; they may hold a wait for the engine that nobody told.
+
+        `at_most_s`: how long the engine can have worked on it. Stages that add up to more are shortened in proportion.
+        """
+        service = {stage: seconds for stage, seconds in spent.items() if stage != WAITING}
+        total_s = sum(service.values())
+        share = min(1.0, at_most_s / total_s) if total_s else 0.0
+        masks_s = sum(service.get(stage, 0.0) for stage in MASK_STAGES) if work.masks else 0.0
+        if work.masks:
+            self._add("mask", share * masks_s / work.masks)
+        if work.items:
+            self._add(work.kind, share * (total_s - masks_s) / work.items)
+
+    def _add(self, kind: str, seconds: float) -> None:
+        count = self._counts[kind] = self._counts.get(kind, 0) + 1
+        if count == 1:
+            self._means[kind] = seconds
+            return
+        mean = self._means[kind]
+        weight = max(SMOOTHING, 1 / count)
+        self._means[kind] = mean + weight * (min(seconds, OUTLIER * max(mean, 0.001)) - mean)

@@ -1,0 +1,281 @@
+"""A Ray cluster of simulated nodes on this machine, each with a Triton and an arena of its own, and how a test drives it.
+
+`Cluster` is for the tests. The program that it starts (`python tests/cluster.py NODES`, settings as MEDSERVE_ variables) builds
+the nodes with `ray.cluster_utils`, deploys the application in the shape "apart" with a replica on each node, says on one line
+where it listens, and then obeys one command a line: "scale N", "kill-node N", "add-node", "quit". Ray's head has no Triton.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from running import START_S, STOP_S
+
+RESOURCE = "triton"
+"""What a node with a Triton offers one of, and a pool replica takes one of."""
+POOL = "adaptive"
+RAY_NODE = {"num_cpus": 1, "object_store_memory": 100 * 1024 * 1024}
+
+
+class Cluster:
+    """The program below, on free ports. A context manager.
+
+    After start: `http_url`, `grpc_address`, `pid`, and `nodes`: one dict a node with its `triton` address, `triton_pid` and
+    `region`. `log`: its standard error.
+    """
+
+    def __init__(self, nodes, **environ):
+        self._command = [sys.executable, __file__, str(nodes)]
+        self._environ = {**os.environ, "MEDSERVE_REPOSITORY__MODELS": "litemedsam", **environ}
+
+    def __enter__(self):
+        self._log = tempfile.TemporaryFile("w+")
+        self._process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env=self._environ,
+            text=True,
+            start_new_session=True,
+        )
+        self.pid = self._process.pid
+        try:
+            self._heed(self._line())
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exc):
+        if self._log.closed:
+            return
+        try:
+            self._process.communicate("quit\n" if self._process.poll() is None else None, timeout=STOP_S)
+        except (subprocess.TimeoutExpired, BrokenPipeError):
+            self._process.kill()
+            self._process.wait()
+        self.log = self._logged()
+        self._log.close()
+
+    def scale(self, replicas):
+        """Have so many replicas, at most one a node; returns when they run."""
+        return self._do(f"scale {replicas}")
+
+    def kill_node(self, number):
+        """A node loses its power."""
+        return self._do(f"kill-node {number}")
+
+    def add_node(self):
+        """One node more, with nothing on it yet."""
+        return self._do("add-node")
+
+    def _do(self, command):
+        self._process.stdin.write(f"{command}\n")
+        self._process.stdin.flush()
+        self._heed(self._line())
+
+    def _heed(self, said):
+        self.http_url, self.grpc_address, self.nodes = said["http"], said["grpc"], said["nodes"]
+
+    def _line(self):
+        """The next answer; Ray writes to the same output."""
+        for line in self._process.stdout:
+            if line.startswith("{"):
+                return json.loads(line)
+        raise AssertionError(f"the cluster failed:\n{self._logged()}")
+
+    def _logged(self):
+        self._log.seek(0)
+        return self._log.read()
+
+
+class Node:
+    """One simulated node: an arena, a Triton that is brought back when it dies (as a kubelet would), and a Ray node."""
+
+    def __init__(self, number, settings, run_dir, cluster, environ):
+        from serving import app
+        from serving.embeddings import arena
+        from serving.local.supervise import Supervisor
+        from serving.local.triton import EmbeddedTriton
+
+        self.region = arena.create(f"node{number}", settings.features.budget_bytes, app.slot_bytes(settings))
+        self.triton = EmbeddedTriton(
+            settings.repository.path,
+            app.engine_names(settings),
+            run_dir / f"t{number}",
+            start_timeout_s=START_S,
+            threads=settings.triton.threads,
+            arena=self.region,
+        )
+        self.triton.start()
+        self._supervisor = Supervisor(self.triton)
+        self._supervisor.start()
+        self._cluster = cluster
+        own = {**environ, "MEDSERVE_TRITON__ADDRESS": self.triton.grpc_address, "MEDSERVE_FEATURES__REGION": self.region}
+        self._ray_node = cluster.add_node(resources={RESOURCE: 1}, env_vars=own, **RAY_NODE)
+
+    def kill(self):
+        """Everything of it, at once and without a word."""
+        from serving import shm
+
+        self._supervisor.stop()
+        os.killpg(self.triton.pid, signal.SIGKILL)
+        self._cluster.remove_node(self._ray_node, allow_graceful=False)
+        self.triton.stop()
+        shm.remove(self.region)
+
+    def said(self):
+        return {"triton": self.triton.grpc_address, "triton_pid": self.triton.pid, "region": self.region}
+
+
+class Program:
+    """The cluster's own process."""
+
+    def __init__(self, count, settings, run_dir):
+        from serving.local.ports import free_ports
+        from serving.local.ray import environment
+
+        self._settings = settings
+        self._run_dir = run_dir
+        metrics = run_dir / "metrics"
+        metrics.mkdir(parents=True)
+        (run_dir / "ray").mkdir()
+        own = {"RAY_TMPDIR": str(run_dir)}  # not /tmp/ray, where a note of a running cluster would catch others
+        variables = environment(run_dir, metrics, settings.limits.max_body_bytes) | own
+        self._replicas_only = {"OMP_NUM_THREADS": variables.pop("OMP_NUM_THREADS")}  # a Triton must not inherit it
+        os.environ.update(variables)
+        from ray.cluster_utils import Cluster as RayCluster
+
+        self._http_port, self._grpc_port = free_ports(2)
+        head = {"include_dashboard": False, "temp_dir": str(run_dir / "ray"), "env_vars": self._replicas_only, **RAY_NODE}
+        self._cluster = RayCluster(initialize_head=True, head_node_args=head)
+        self._nodes = {}
+        self._made = 0
+        for _ in range(count):
+            self.add_node()
+        self._deploy()
+
+    def _deploy(self):
+        import ray
+        from ray import serve
+        from ray.serve.config import HTTPOptions, gRPCOptions
+
+        from serving import app
+        from serving.local.ray import SERVICERS
+
+        ray.init(address=self._cluster.address, log_to_driver=False, logging_level="ERROR")
+        serve.start(
+            proxy_location="HeadOnly",  # the nodes share one loopback: HAProxies on all of them would want the same ports
+            http_options=HTTPOptions(host="127.0.0.1", port=self._http_port),
+            grpc_options=gRPCOptions(port=self._grpc_port, grpc_servicer_functions=list(SERVICERS)),
+            logging_config={"log_level": "ERROR", "enable_access_log": False},
+        )
+        serve.run(
+            app.build_application(self._settings),
+            name="medserve",
+            route_prefix="/",
+            blocking=False,
+            external_scaler_enabled=True,
+        )
+
+    def scale(self, replicas):
+        """By the call behind Ray Serve's own scaling API: a second `serve.run` would restart every replica."""
+        import ray
+        from ray import serve
+        from ray.serve._private.common import DeploymentID
+        from ray.serve.context import _get_global_client
+
+        controller = _get_global_client()._controller
+        ray.get(controller.update_deployment_replicas.remote(DeploymentID(POOL, "medserve"), int(replicas)))
+        until = time.monotonic() + START_S
+        while time.monotonic() < until:
+            state = serve.status().applications["medserve"].deployments[POOL]
+            if state.status == "HEALTHY" and dict(state.replica_states) == {"RUNNING": int(replicas)}:
+                return
+            time.sleep(0.1)
+        raise TimeoutError(f"the pool has {dict(state.replica_states)}, not {replicas} replicas")
+
+    def kill_node(self, number):
+        self._nodes.pop(int(number)).kill()
+
+    def add_node(self):
+        self._nodes[self._made] = Node(self._made, self._settings, self._run_dir, self._cluster, self._replicas_only)
+        self._made += 1
+
+    def say(self):
+        nodes = {number: node.said() for number, node in self._nodes.items()}
+        print(
+            json.dumps({"http": f"http://127.0.0.1:{self._http_port}", "grpc": f"127.0.0.1:{self._grpc_port}", "nodes": nodes})
+        )
+        sys.stdout.flush()
+
+    def obey(self):
+        """Commands until "quit" or the end of the input."""
+        self.say()
+        for line in sys.stdin:
+            command, *words = line.split()
+            if command == "quit":
+                return
+            {"scale": self.scale, "kill-node": self.kill_node, "add-node": self.add_node}[command](*words)
+            self.say()
+
+    def stop(self):
+        """All at once; nobody waits for an orderly end of it."""
+        import ray
+
+        ray.shutdown()
+        for node in self._nodes.values():
+            node.kill()
+        self._cluster.remove_node(self._cluster.head_node, allow_graceful=False)
+
+
+def guard(run_dir):
+    """A process that clears up when this one is gone, however it went: Ray's HAProxy and its agents outlive their Ray."""
+    from serving import shm
+    from serving.local.up import _end_haproxy_of
+
+    ours = shm.prefix()
+    reading, writing = os.pipe()
+    if os.fork():
+        os.close(reading)
+        return writing
+    os.setsid()
+    os.close(writing)
+    os.read(reading, 1)
+    time.sleep(1)  # Ray's processes notice that their parent is gone
+    _end_haproxy_of(run_dir)
+    for opened in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):
+            if opened.readlink().is_relative_to(run_dir) and opened.parts[2] != str(os.getpid()):
+                os.kill(int(opened.parts[2]), signal.SIGKILL)
+    shm.remove(ours)
+    shutil.rmtree(run_dir, ignore_errors=True)
+    os._exit(0)
+
+
+def main():
+    from serving.local.up import PREFIX
+    from serving.settings import load
+
+    count = int(sys.argv[1])
+    run_dir = Path(tempfile.gettempdir()) / f"{PREFIX}{os.getpid()}"
+    guard(run_dir)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    pool = {"replicas": count, "resources": {RESOURCE: 1}}
+    program = Program(count, load(shape="apart", pools={POOL: pool}), run_dir)
+    try:
+        program.obey()
+    finally:
+        program.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""A pool in simulated time: Poisson arrivals, a gate or none, and two engines that share one processor."""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from serving.domain.image import EncodedImage, ImageHandle
+from serving.domain.prompt import Box, ObjectPrompt
+from serving.domain.request import Deadline, Encode, Priority, Request, Segment
+from serving.router.admission import Permit
+from serving.router.gate import URGENCY
+from serving.router.work import Lane, work_of
+
+PROMPT = Segment(ImageHandle("a.b"), (ObjectPrompt(Box(0, 0, 9, 9)),))
+IMAGE = Encode(EncodedImage(b"pixels"))
+FRONT_S = 0.004
+"""What an answered request spends outside the engines: wire, hops, parsing."""
+
+
+@dataclass(frozen=True)
+class Class:
+    """Requests of one kind. `service_s`: mean of a gamma distribution whose deviation is `spread` of it."""
+
+    task: object
+    priority: Priority
+    rate: float
+    service_s: float
+    deadline_s: float
+    spread: float = 0.3
+
+
+@dataclass(eq=False)
+class Job:
+    of: Class
+    arrived_s: float
+    left_s: float
+    service_s: float
+    began_s: float = 0.0
+    permit: object = None
+
+    @property
+    def deadline_s(self):
+        return self.arrived_s + self.of.deadline_s
+
+
+@dataclass
+class Outcome:
+    """`latency_s`: class -> of each answered in time. `useful_s`: their service. `refused`: (reason, retry_after_s)."""
+
+    latency_s: dict = field(default_factory=dict)
+    useful_s: float = 0.0
+    late: int = 0
+    refused: list = field(default_factory=list)
+    most_inside: int = 0
+
+    def p99_s(self, of):
+        return float(np.quantile(self.latency_s[of], 0.99))
+
+    def answered(self):
+        return sum(map(len, self.latency_s.values()))
+
+
+def arrivals(classes, seconds, seed):
+    rng = np.random.default_rng(seed)
+    jobs = []
+    for of in classes:
+        times = rng.uniform(0, seconds, rng.poisson(of.rate * seconds))
+        shape = 1 / of.spread**2
+        services = rng.gamma(shape, of.service_s / shape, len(times))
+        jobs += [Job(of, at, service, service) for at, service in zip(times, services, strict=True)]
+    return sorted(jobs, key=lambda job: job.arrived_s)
+
+
+class Pool:
+    """One engine a lane, one job at a time in each, the urgent first; the encoder works while the decoder is idle."""
+
+    def __init__(self, gate, told_apart):
+        self._gate, self._told_apart = gate, told_apart
+        self._waiting = {lane: {priority: deque() for priority in URGENCY} for lane in Lane}
+        self._at_work = dict.fromkeys(Lane)
+        self.now_s = 0.0
+        self.outcome = Outcome()
+
+    def run_until(self, at_s):
+        while True:
+            job = next((job for job in self._at_work.values() if job is not None), None)
+            if job is None or self.now_s + job.left_s > at_s:
+                if job is not None:
+                    job.left_s -= at_s - self.now_s
+                self.now_s = at_s
+                return
+            self.now_s += job.left_s
+            self._at_work[work_of(job.of.task).lane] = None
+            self._finish(job)
+            self._take_up()
+
+    def arrive(self, job):
+        self.run_until(job.arrived_s)
+        if self._gate is not None:
+            request = Request(job.of.task, Deadline(job.deadline_s), "r", priority=job.of.priority)
+            verdict, _ = self._gate.enter(request, self.now_s)
+            if not isinstance(verdict, Permit):
+                self.outcome.refused.append((verdict.reason, verdict.retry_after_s))
+                return
+            job.permit = verdict
+            self.outcome.most_inside = max(self.outcome.most_inside, len(self._gate))
+        self._waiting[work_of(job.of.task).lane][job.of.priority].append(job)
+        self._take_up()
+
+    def _take_up(self):
+        for lane, waiting in self._waiting.items():
+            while self._at_work[lane] is None and (urgent := next(filter(None, waiting.values()), None)):
+                job = urgent.popleft()
+                if job.deadline_s > self.now_s:
+                    self._at_work[lane], job.began_s = job, self.now_s
+                else:
+                    self.outcome.late += 1
+                    self._leave(job, None)
+
+    def _finish(self, job):
+        took_s = self.now_s - job.arrived_s
+        stage = "encode" if job.of.task is IMAGE else "decode_mask"
+        worked_s = self.now_s - job.began_s
+        spent = {stage: worked_s, "queue": took_s - worked_s} if self._told_apart else {stage: took_s}
+        self._leave(job, spent)
+        if took_s + FRONT_S > job.of.deadline_s:
+            self.outcome.late += 1
+            return
+        self.outcome.latency_s.setdefault(job.of, []).append(took_s + FRONT_S)
+        self.outcome.useful_s += job.service_s
+
+    def _leave(self, job, spent):
+        if job.permit is not None:
+            self._gate.leave(job.permit, self.now_s, spent)
+
+
+def simulate(classes, gate, *, seconds=120.0, seed=0, told_apart=True):
+    """`told_apart`: whether the answers' stages name the wait for the engine, or hide it in the engine's own stage."""
+    pool = Pool(gate, told_apart)
+    for job in arrivals(classes, seconds, seed):
+        pool.arrive(job)
+    pool.run_until(seconds + 60)
+    return pool.outcome

@@ -1,0 +1,69 @@
+from dataclasses import replace
+
+import pytest
+
+from serving.domain.request import Priority
+from serving.errors import Kind
+from serving.router.admission import Limits, Load, Refusal, decide, limits
+from serving.settings import PoolSettings
+from serving.telemetry.metrics import SHED_REASONS
+
+LIMITS = Limits(parallel=1, places=100, bulk_places=10, max_wait_s=0.05, max_bulk_wait_s=2.0)
+LOAD = Load(ahead_s=0.0, begun_s=0.0, service_s=0.01, next_s=0.003, inside=0, tenant_ahead_s=0.0, tenant_inside=0)
+INTERACTIVE, BULK = Priority.INTERACTIVE, Priority.BULK
+
+
+@pytest.mark.parametrize(
+    ("load", "priority", "left_s", "reason", "retry_after_s"),
+    [
+        ({}, INTERACTIVE, 1, None, 0),
+        ({"ahead_s": 0.06}, INTERACTIVE, 1, None, 0),
+        ({"ahead_s": 0.07}, INTERACTIVE, 1, "wait", 0.01),
+        ({"ahead_s": 0.07}, BULK, 1, None, 0),
+        ({"ahead_s": 2.51}, BULK, 60, "wait", 0.5),
+        ({"ahead_s": 0.04}, INTERACTIVE, 0.045, "deadline", 0.005),
+        ({"begun_s": 0.3}, INTERACTIVE, 1, None, 0),
+        ({"begun_s": 0.3}, INTERACTIVE, 0.2, "deadline", 0.11),
+        ({"ahead_s": 0.02, "service_s": 1.0}, INTERACTIVE, 0.5, "deadline", 0.02),
+        ({"service_s": 5.0}, INTERACTIVE, 0.1, None, 0),
+        ({"inside": 99}, INTERACTIVE, 1, None, 0),
+        ({"inside": 100}, INTERACTIVE, 1, "pool_full", 0.003),
+        ({"inside": 10}, BULK, 60, "pool_full", 0.003),
+    ],
+)
+def test_who_may_enter_and_when_to_come_back(load, priority, left_s, reason, retry_after_s):
+    found = decide(replace(LOAD, **load), priority, left_s, LIMITS)
+    assert (found.reason if found else None) == reason
+    assert found is None or found.retry_after_s == pytest.approx(retry_after_s)
+
+
+@pytest.mark.parametrize(
+    ("load", "reason", "retry_after_s"),
+    [
+        ({"ahead_s": 0.05, "tenant_ahead_s": 0.02, "inside": 60, "tenant_inside": 49}, None, 0),
+        ({"ahead_s": 0.05, "tenant_ahead_s": 0.04}, "over_quota", 0.01),
+        ({"inside": 60, "tenant_inside": 50}, "over_quota", 0.003),
+        ({"inside": 60, "tenant_inside": 0}, None, 0),
+    ],
+)
+def test_one_tenant_leaves_room_for_the_others(load, reason, retry_after_s):
+    found = decide(replace(LOAD, **load), INTERACTIVE, 1, replace(LIMITS, tenant_share=0.5))
+    assert (found.reason if found else None) == reason
+    assert found is None or found.retry_after_s == pytest.approx(retry_after_s)
+
+
+def test_a_refusal_is_a_fault_that_says_what_would_be_right():
+    assert Refusal("over_quota", 0.5).fault("adaptive").kind is Kind.OVER_QUOTA
+    for reason in SHED_REASONS:
+        fault = Refusal(reason, 0.5).fault("adaptive")
+        assert fault.kind in (Kind.OVER_QUOTA, Kind.POOL_FULL)
+        assert fault.kind.row.retryable
+        assert (fault.retry_after_s, "adaptive pool" in fault.message) == (0.5, True)
+
+
+def test_the_limits_are_those_of_the_settings_and_one_tenant_has_no_share():
+    pool = PoolSettings(replicas=2, max_ongoing=32, max_queued=16, max_bulk=8, parallel=3, max_tenant_share=0.25)
+    alone, several = limits(pool, 1), limits(pool, 2)
+    assert (alone.parallel, alone.places, alone.bulk_places) == (3, 80, 16)
+    assert (alone.tenant_share, several.tenant_share) == (1.0, 0.25)
+    assert (alone.max_wait_s, alone.max_bulk_wait_s) == (pool.max_wait_s, pool.max_bulk_wait_s)

@@ -1,0 +1,82 @@
+"""Twice the load that a pool can carry, in simulated time: what is answered in time, and how long interactive work takes."""
+
+import pytest
+
+from serving.domain.request import Priority
+from serving.router.admission import limits
+from serving.router.gate import Gate
+from serving.settings import PoolSettings
+from tests.unit.router.simulation import IMAGE, PROMPT, Class, simulate
+
+SECONDS, LONG_S = 60.0, 240.0
+CLICK = (PROMPT, Priority.INTERACTIVE, 0.012, 1.0)
+BULK_CLICK = (PROMPT, Priority.BULK, 0.012, 5.0)
+BULK_IMAGE = (IMAGE, Priority.BULK, 0.2, 5.0)
+MIXES = {
+    "clicks alone": [(1.0, CLICK)],
+    "clicks over bulk clicks": [(0.5, CLICK), (0.5, BULK_CLICK)],
+    "clicks over bulk images": [(0.875, CLICK), (0.125, BULK_IMAGE)],
+}
+
+
+def capacity(mix):
+    """Requests a second that keep the engines just busy."""
+    return 1 / sum(share * service_s for share, (_, _, service_s, _) in mix)
+
+
+def classes(mix, load):
+    return [Class(task, priority, share * load * capacity(mix), *rest) for share, (task, priority, *rest) in mix]
+
+
+def run(mix, load, gate, **kwargs):
+    """The outcome, and the 99th percentile of the clicks in seconds; their class is the first of the mix."""
+    given = classes(mix, load)
+    outcome = simulate(given, gate, **kwargs)
+    return outcome, outcome.p99_s(given[0])
+
+
+def gate():
+    """Set for clicks that must stay quick even where they alone are too many."""
+    return Gate("adaptive", limits(PoolSettings(max_wait_s=0.04, max_bulk_wait_s=2), tenants=0))
+
+
+@pytest.mark.parametrize("told_apart", [True, False])
+@pytest.mark.parametrize("name", MIXES)
+def test_twice_the_capacity(name, told_apart):
+    mix = MIXES[name]
+    quiet, unloaded_p99_s = run(mix, 0.1, gate(), seconds=LONG_S)
+    outcome, p99_s = run(mix, 2.0, gate(), seconds=SECONDS, told_apart=told_apart)
+    assert outcome.answered() / SECONDS >= 0.85 * capacity(mix)
+    assert outcome.useful_s / SECONDS >= 0.85
+    assert p99_s <= 3 * unloaded_p99_s
+    assert outcome.late <= 0.001 * outcome.answered(), "what was let in was answered in time"
+    assert outcome.most_inside <= 32, "and what waits does not grow"
+    assert len(quiet.refused) <= 0.002 * quiet.answered()
+
+
+def test_as_shipped_bulk_images_do_not_hold_up_clicks():
+    mix = MIXES["clicks over bulk images"]
+    _, unloaded_p99_s = run(mix, 0.1, Gate("adaptive", limits(PoolSettings(), tenants=0)), seconds=LONG_S)
+    outcome, p99_s = run(mix, 2.0, Gate("adaptive", limits(PoolSettings(), tenants=0)), seconds=SECONDS)
+    assert outcome.answered() / SECONDS >= 0.85 * capacity(mix)
+    assert p99_s <= 3 * unloaded_p99_s
+
+
+def test_without_the_gate_it_fails():
+    """What the tests above would show if the gate were open."""
+    for name, mix in MIXES.items():
+        _, unloaded_p99_s = run(mix, 0.1, None, seconds=LONG_S)
+        outcome, p99_s = run(mix, 2.0, None, seconds=SECONDS)
+        assert outcome.late > 0.001 * outcome.answered()
+        if name != "clicks over bulk images":
+            assert p99_s > 10 * unloaded_p99_s
+        else:
+            assert outcome.useful_s / SECONDS < 0.85
+    alone, _ = run(MIXES["clicks alone"], 2.0, None, seconds=SECONDS)
+    assert alone.answered() / SECONDS < 0.5 * capacity(MIXES["clicks alone"])
+
+
+def test_the_same_seed_gives_the_same_result():
+    first, again = (run(MIXES["clicks alone"], 2.0, gate(), seconds=5.0)[0] for _ in range(2))
+    assert first.latency_s == again.latency_s
+    assert first.refused == again.refused
