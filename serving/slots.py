@@ -42,7 +42,7 @@ RECORD = np.dtype(
 )
 """One slot: see `Slots`. `used_ns`: of the clock that all processes of the machine share (CLOCK_MONOTONIC)."""
 FLOCK = struct.Struct("hhqqi4x")
-F_OFD_SETLK, F_OFD_SETLKW = 37, 38
+F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW = 36, 37, 38
 
 
 class Stale(Exception):
@@ -125,14 +125,13 @@ class Slots:
             return True
 
     def pinned(self, index: int) -> bool:
-        """Whether any process pins the slot now."""
+        """Whether any process pins the slot now. Only asks: a lock tried here would turn away who pins at that moment."""
         with self._guard:
             if self._pins[index]:
                 return True
-            if not self._lock(F_OFD_SETLK, fcntl.F_WRLCK, 1 + index):
-                return True
-            self._lock(F_OFD_SETLK, fcntl.F_UNLCK, 1 + index)
-            return False
+            asked = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 1 + index, 1, 0)
+            found = FLOCK.unpack(fcntl.fcntl(self._descriptor, F_OFD_GETLK, asked))
+            return bool(found[0] != fcntl.F_UNLCK)
 
     @contextmanager
     def holding(self, index: int, generation: int, state: int) -> Iterator[Any]:

@@ -109,7 +109,7 @@ class Caller:
 
     def encode(self, tensor: npt.NDArray[np.float32]) -> Arrays:
         """Every output of the encoder, in the message."""
-        result = self._client.infer(ENCODER, [_sent("image", tensor)])
+        result = self._client.infer(ENCODER, [sent("image", tensor)])
         return {each.name: result.as_numpy(each.name) for each in result.get_response().outputs}
 
     def place(self, features: Arrays) -> list[Any]:
@@ -139,11 +139,11 @@ class Caller:
 
     def sent(self, features: Arrays) -> list[Any]:
         """Inputs of the decoder that travel in the message."""
-        return [_sent(name, value) for name, value in features.items()]
+        return [sent(name, value) for name, value in features.items()]
 
     def sink(self, body: npt.NDArray[np.uint8]) -> int:
         """Bring bytes into Triton."""
-        return int(self._client.infer(SINK, [_sent("BODY", body)]).as_numpy("LENGTH")[0])
+        return int(self._client.infer(SINK, [sent("BODY", body)]).as_numpy("LENGTH")[0])
 
     def forget(self) -> None:
         """Unregister and remove the regions."""
@@ -158,7 +158,8 @@ class Caller:
         self._client.close()
 
 
-def _sent(name: str, value: npt.NDArray[Any]) -> Any:
+def sent(name: str, value: npt.NDArray[Any]) -> Any:
+    """An input that travels in the message."""
     tensor = triton_grpc.InferInput(name, list(value.shape), np_to_triton_dtype(value.dtype))
     tensor.set_data_from_numpy(np.ascontiguousarray(value))
     return tensor

@@ -17,9 +17,8 @@ REFUSED = (429, 503)
 def measure(bench: Bench) -> Result:
     """Capacity, the unloaded click, then the ramp."""
     found = Result("s4", "S4: mixed traffic past capacity")
-    mix = Mix(bench)
     stretch = 8.0 if bench.quick else max(bench.seconds * 4, 20.0)
-    full = capacity(bench, mix, stretch)
+    full, mix = capacity(bench, stretch), Mix(bench)
     unloaded = Times.of(load.run(load.closed(bench.dial(), bench.prompts(1, PROMPT), stretch / 2, think_s=0.02)).latencies())
     table = Table(
         f"Open loop; capacity {full:.1f} requests/s; a click alone: p50 {unloaded.p50_ms:.1f}, p99 {unloaded.p99_ms:.1f} ms",

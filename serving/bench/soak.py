@@ -20,9 +20,8 @@ Reading = tuple[float, float, float]
 def measure(bench: Bench) -> Result:
     """One long stretch, with the memory read as it goes."""
     found = Result("soak", "Soak at 80 % of capacity")
-    mix = Mix(bench)
     seconds = bench.soak_s
-    full = capacity(bench, mix, min(30.0, max(seconds / 10, 5.0)))
+    full, mix = capacity(bench, min(60.0, max(seconds / 10, 8.0))), Mix(bench)
     bench.say(f"soaking for {seconds:.0f} s at {0.8 * full:.1f} requests/s")
     readings: list[Reading] = []
 

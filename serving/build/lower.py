@@ -15,8 +15,8 @@ import numpy.typing as npt
 import openvino as ov
 from openvino import opset13 as ops
 
-LEAST_WEIGHTS = 1 << 14
-"""Smaller matrices gain nothing."""
+LEAST_WEIGHTS, LEAST_ROWS = 1 << 13, 32
+"""Smaller products gain nothing. Rows that are not known before a request are its few prompt tokens."""
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -82,7 +82,9 @@ def _is_projection(op: Any) -> bool:
     weights = op.input_value(1).get_node()
     if weights.get_type_name() != "Constant" or op.get_element_type() != ov.Type.f32:
         return False
-    return len(weights.shape) == 2 and int(np.prod(weights.shape)) >= LEAST_WEIGHTS
+    given = op.get_input_partial_shape(0)
+    many = len(given) > 2 and given[-2].is_static and given[-2].get_length() >= LEAST_ROWS
+    return many and len(weights.shape) == 2 and int(np.prod(weights.shape)) >= LEAST_WEIGHTS
 
 
 def _transposed(op: Any) -> bool:

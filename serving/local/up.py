@@ -94,10 +94,10 @@ class Stack:
         shutil.rmtree(self.run_dir, ignore_errors=True)
 
     def _stop_parts(self) -> None:
-        if self._supervisor is not None:
-            self._supervisor.stop()
         if self._ray is not None:
             self._ray.stop()
+        if self._supervisor is not None:
+            self._supervisor.stop()  # and with its thread dies a Triton that it started (PR_SET_PDEATHSIG): after its clients
         if self.triton is not None:
             self.triton.stop()
         if self._region:

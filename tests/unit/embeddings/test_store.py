@@ -388,3 +388,40 @@ async def test_who_waits_for_another_replica_may_leave():
             await asyncio.wait_for(put(other, "k"), 0.05)
         gate.open.set()
         assert (await first)[1] == "miss"
+
+
+# Who comes while an encode is under way, and needs no image of their own
+
+
+async def test_joining_what_nobody_encodes_gives_nothing(store):
+    assert await store.join("k") is None
+    await put(store, "k")
+    assert await store.join("k") is None, "what is held is got, not joined"
+
+
+async def test_who_joins_gets_the_features_and_keeps_the_encode_alive(store):
+    gate = Gate()
+    first = asyncio.create_task(store.get_or_encode(subject("k"), gate.encode))
+    await turns()
+    joined = asyncio.create_task(store.join("k"))
+    await turns()
+    first.cancel()
+    await turns()
+    gate.open.set()
+    assert (await joined).handle == "h.k"
+    assert (gate.begun, gate.cancelled) == (1, 0)
+
+
+@pytest.mark.parametrize(("kind", "told"), [(Kind.DEADLINE, None), (Kind.ENGINE_FAILED, Kind.ENGINE_FAILED)])
+async def test_who_joins_a_failing_encode_is_told_except_of_its_owner_s_deadline(store, kind, told):
+    gate = Gate(failure=Fault(kind, "no"))
+    first = asyncio.create_task(store.get_or_encode(subject("k"), gate.encode))
+    await turns()
+    joined = asyncio.create_task(store.join("k"))
+    await turns()
+    gate.open.set()
+    assert await kind_of(first) is kind
+    if told is None:
+        assert await joined is None
+    else:
+        assert await kind_of(joined) is told
