@@ -9,7 +9,7 @@ is counted as the front door's. Beside it: what bringing as many bytes into Trit
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 
@@ -29,7 +29,7 @@ SIZES = {"10 KB": 1, "0.1 MB": 10, "1 MB": 100, "10 MB": 1000}
 JUDGED = "10 KB"
 LIMIT_MS = 2.5
 FRONTS = ("http", "grpc")
-OURS, OWN, PLAIN = "ours", "our Triton", "a plain Triton"
+OWN, PLAIN = "our Triton", "a plain Triton"
 
 
 def measure(bench: Bench) -> Result:
@@ -45,13 +45,11 @@ def measure(bench: Bench) -> Result:
     bench.say("starting a plain Triton for S5")
     with PlainTriton(bench.repository) as plain, closing(Caller(plain.address)) as caller:
         placed = caller.place(caller.encode(segmenter_input))
-        calls: dict[str, Callable[[], object]] = {PLAIN: partial(caller.decode, placed, *asked)}
         image_id = load.run(_encoded(bench.dial(), list(asks.values())))
         own = own_triton.decoder(bench.server, bench.segmenter.records["mask_decoder"], image_id, *asked)
         if own is None:
             found.notes.append("The server's own Triton is not known here (--url): a plain one stands in for it.")
-        else:
-            calls[OWN] = own
+        base: tuple[str, Callable[[], object]] = (OWN, own) if own else (PLAIN, partial(caller.decode, placed, *asked))
         seconds = max(bench.seconds / 2, 1.0)
         for turn in range(bench.repeats):
             bench.say(f"S5, repeat {turn + 1} of {bench.repeats}")
@@ -59,34 +57,27 @@ def measure(bench: Bench) -> Result:
                 sink = bare.repeat(partial(_sink, caller, np.frombuffer(body, np.uint8)), seconds / 4)
                 spent.setdefault(("sink", name), []).append(1000 * median(sink.seconds))
                 for front in FRONTS:
-                    times = load.run(_in_turn(bench.dial(front), asks[name], calls, seconds))
-                    for who, values in times.items():
-                        spent.setdefault((f"{front} {who}", name), []).append(1000 * median(values))
-    base = OWN if OWN in calls else PLAIN
+                    mine, its = load.run(_in_turn(bench.dial(front), asks[name], base[1], seconds))
+                    spent.setdefault((front, name), []).append(1000 * median(mine))
+                    spent.setdefault((f"{front} decode", name), []).append(1000 * median(its))
+            plain_times = bare.repeat(lambda _: caller.decode(placed, *asked), seconds)
+            spent.setdefault((PLAIN, ""), []).append(1000 * median(plain_times.seconds))
     table = Table(
         "Prompt with the image inline, Features held, in turn with Triton call by call: p50 in ms, median (range)",
-        ("body", "HTTP", "gRPC", f"decode in {base}", "HTTP adds", "gRPC adds", f"decode in {PLAIN}", "bytes into Triton"),
+        ("body", "HTTP", "gRPC", f"decode in {base[0]}", "HTTP adds", "gRPC adds", f"decode in {PLAIN}", "bytes into Triton"),
     )
     added: dict[str, list[float]] = {front: [] for front in FRONTS}
     for name in sizes:
         extra = {
-            front: [a - b for a, b in zip(spent[f"{front} {OURS}", name], spent[f"{front} {base}", name], strict=True)]
-            for front in FRONTS
+            front: [a - b for a, b in zip(spent[front, name], spent[f"{front} decode", name], strict=True)] for front in FRONTS
         }
         for front, values in extra.items():
             added[front].append(median(values))
-        http, triton = spent[f"http {OURS}", name], spent[f"http {base}", name]
-        columns = (
-            http,
-            spent[f"grpc {OURS}", name],
-            triton,
-            *extra.values(),
-            spent[f"http {PLAIN}", name],
-            spent["sink", name],
-        )
+        http, triton = spent["http", name], spent["http decode", name]
+        columns = (http, spent["grpc", name], triton, *extra.values(), spent[PLAIN, ""], spent["sink", name])
         table.add(name, *(Spread.of(column).text(2) for column in columns))
         if name == JUDGED:
-            said = f"HTTP {median(http):.2f} ms, {base} {median(triton):.2f} ms"
+            said = f"HTTP {median(http):.2f} ms, {base[0]} {median(triton):.2f} ms"
             found.verdicts.append(
                 Verdict("the front door adds at 10 KB, HTTP, p50", median(extra["http"]), LIMIT_MS, "<=", "ms", 2, said)
             )
@@ -111,19 +102,19 @@ async def _encoded(dial: load.Dial, asks: list[wire.Ask]) -> str:
 
 
 async def _in_turn(
-    dial: load.Dial, ask: wire.Ask, calls: Mapping[str, Callable[[], object]], seconds: float
-) -> dict[str, list[float]]:
-    """Seconds of the server's calls and of Triton's, one after the other: what drifts, drifts for all."""
-    spent: dict[str, list[float]] = {name: [] for name in (OURS, *calls)}
+    dial: load.Dial, ask: wire.Ask, triton: Callable[[], object], seconds: float
+) -> tuple[list[float], list[float]]:
+    """Seconds of the server's calls and of Triton's, one after the other: what drifts, drifts for both."""
+    mine: list[float] = []
+    its: list[float] = []
     line, began = dial(), time.perf_counter()
-    while len(spent[OURS]) < 3 or time.perf_counter() - began < seconds:
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()  # blocks this loop, in which nothing else runs
-            spent[name].append(time.perf_counter() - start)
+    while len(mine) < 3 or time.perf_counter() - began < seconds:
+        start = time.perf_counter()
+        triton()  # blocks this loop, in which nothing else runs
+        its.append(time.perf_counter() - start)
         sample, _ = await load.ask_once(line, ask, began)
         if not sample.ok:
             raise SetupError(f"the server does not answer a prompt: {sample.status} {sample.code}")
-        spent[OURS].append(sample.seconds)
+        mine.append(sample.seconds)
     await line.close()
-    return spent
+    return mine, its
