@@ -8,6 +8,7 @@ never.
 from __future__ import annotations
 
 import os
+import shutil
 import weakref
 from typing import Any, Literal
 
@@ -128,13 +129,18 @@ class Arena:
 def create(label: str, budget_bytes: int, slot_bytes: int) -> str:
     """Make a node's arena and give its region's name. It is this process's: the next start's sweep removes it after a crash.
 
-    The file is sparse: memory is spent when a slot is first used. Raises SetupError where the budget holds no slot.
+    The file is sparse: memory is spent when a slot is first used, and must be there then. Raises SetupError where the budget
+    holds no slot, or /dev/shm does not hold the budget.
     """
     count = budget_bytes // slot_bytes
     if not count:
         raise SetupError(f"features.budget_bytes must be at least {slot_bytes}: one image's Features")
-    name = f"{shm.prefix()}{label}"
     start, size = slots.file_bytes(count, slot_bytes)
+    free = shutil.disk_usage(shm.ROOT).free
+    if free < size:
+        short = f"/dev/shm has {free >> 20} MiB free and Features need {size >> 20}"
+        raise SetupError(f"{short}: give more (docker: --shm-size=1g) or lower features.budget_bytes")
+    name = f"{shm.prefix()}{label}"
     descriptor = os.open(shm.ROOT / name, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
     try:
         os.ftruncate(descriptor, size)

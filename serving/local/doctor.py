@@ -12,10 +12,10 @@ from pathlib import Path
 
 from serving.errors import SetupError
 from serving.local.ports import require_free
+from serving.local.triton import MIN_SHM_BYTES
 from serving.manifest import read_all
 from serving.settings import Settings
 
-MIN_SHM_BYTES = 512 * 1024 * 1024
 MIN_MEMORY_BYTES = 5 * 1024**3
 PACKAGES = ("ray", "tritonclient", "nvidia-pytriton", "numpy", "openvino", "onnxruntime", "grpcio", "prometheus-client")
 
@@ -62,8 +62,9 @@ def _packages(settings: Settings) -> Iterator[Finding]:
 
 def _memory(settings: Settings) -> Iterator[Finding]:
     shm = shutil.disk_usage("/dev/shm").free
-    enough = shm >= MIN_SHM_BYTES
-    yield Finding("/dev/shm", f"{shm >> 20} MiB free", "" if enough else "give at least 512 MiB (docker: --shm-size=1g)")
+    need = settings.features.budget_bytes + MIN_SHM_BYTES
+    remedy = "" if shm >= need else f"give at least {need >> 20} MiB (docker: --shm-size), or lower features.budget_bytes"
+    yield Finding("/dev/shm", f"{shm >> 20} MiB free", remedy)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     yield Finding("memory", f"{memory >> 30} GiB", "" if memory >= MIN_MEMORY_BYTES else "at least 5 GiB are needed")
 

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 from collections import OrderedDict
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -270,6 +271,14 @@ def test_a_budget_too_small_for_one_image_is_a_set_up_error(budget):
     with pytest.raises(SetupError, match=rf"features\.budget_bytes must be at least {SLOT_BYTES}"):
         create("small", budget, SLOT_BYTES)
     assert set(shm.ROOT.glob(f"{shm.prefix()}*")) == before
+
+
+def test_shared_memory_that_cannot_hold_the_budget_is_a_set_up_error_and_leaves_no_file(monkeypatch):
+    """The file is sparse: without this the first image that finds no memory would end in SIGBUS."""
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=3 << 20))
+    with pytest.raises(SetupError, match=r"/dev/shm has 3 MiB free and Features need 40"):
+        create("tight", 40 << 20, 1 << 20)
+    assert not list(shm.ROOT.glob(f"{shm.prefix()}tight*"))
 
 
 def test_the_budget_is_not_exceeded():
