@@ -84,7 +84,7 @@ class PoolSettings(Section):
     """Requests that wait for the pool; more are refused with 503 and Retry-After."""
     max_bulk: int = Field(default=16, ge=1)
     """Bulk requests inside one replica; more are refused. Well below `max_ongoing`, so that interactive ones find room."""
-    max_wait_s: float = Field(default=1.0, gt=0)
+    max_wait_s: float = Field(default=2.0, gt=0)
     """An interactive request that would wait longer than this and one service time of its own is refused, seconds.
 
     A few service times (0.04) keep a click's 99th percentile within three times its unloaded one even where clicks alone are
