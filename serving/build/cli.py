@@ -53,13 +53,23 @@ def build(
     name: str,
     checkpoint: CheckpointOption = None,
     served_as: Annotated[str, typer.Option("--name", help="Serve it under this name.")] = "",
+    preprocessing: Annotated[str, typer.Option(help="How the checkpoint was trained to see images.")] = "",
 ) -> None:
     """Make the engines of a model and compare them with PyTorch on real images."""
     from serving.build.build import build as build_model
 
     settings = load()
     repository = settings.repository.path
-    for manifest in build_model(name, settings.home, repository, checkpoints=checkpoint or (), served_as=served_as, say=_say):
+    built = build_model(
+        name,
+        settings.home,
+        repository,
+        checkpoints=checkpoint or (),
+        served_as=served_as,
+        preprocessing=preprocessing,
+        say=_say,
+    )
+    for manifest in built:
         for part, records in manifest.engines.items():
             worst = max((v for r in records for k, v in r.parity.items() if k.endswith("max_abs")), default=0.0)
             print(f"{manifest.model}  {part}  {records[0].name}  {manifest.precision}  largest difference {worst:.1e}")

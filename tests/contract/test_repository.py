@@ -2,8 +2,10 @@
 
 import pytest
 
-from serving.build import build, config, parts
+from serving.build import config, recipes
 from serving.build.catalogue import ENTRIES
+from serving.build.nets.litemedsam import LiteMedSam
+from serving.build.recipes import Choices
 from serving.manifest import Manifest
 from serving.settings import CHECKOUT
 
@@ -24,7 +26,7 @@ def rendered(name):
     draft = Manifest(
         model=name, family=family, pool=entry.pool, digest="", source="", licence="", engines={}, options=OPTIONS[name]
     )
-    for part, spec in build.SPECS[family](draft).items():
+    for part, spec in recipes.of(family).specs(draft).items():
         yield f"{spec.name}/config.pbtxt", config.tensorrt(spec)
         yield f"{spec.name}/configs/cpu.pbtxt", config.cpu(spec, BACKENDS.get(part, "onnxruntime"))
 
@@ -41,6 +43,6 @@ def test_no_configuration_is_left_over():
 
 
 def test_the_backends_are_those_of_the_parts():
-    state = parts.litemedsam.LiteMedSam().state_dict()
-    found = {name: part.backend for name, part in parts.of_litemedsam(state).parts.items()}
+    made = recipes.of("litemedsam").parts(LiteMedSam().state_dict(), Choices(ENTRIES["litemedsam"]))
+    found = {name: part.backend for name, part in made.parts.items()}
     assert {name: backend for name, backend in found.items() if backend == "openvino"} == BACKENDS

@@ -6,9 +6,10 @@ import pytest
 import torch
 from openvino import opset13 as ops
 
-from serving.build import export, gate, gate_set, parts, precision, weights
+from serving.build import export, gate, gate_set, precision, recipes, weights
 from serving.build.catalogue import find
 from serving.build.gate import Verdict
+from serving.build.recipes import Choices
 from serving.errors import SetupError
 from serving.local.backends import selfcheck
 
@@ -118,7 +119,7 @@ def _bf16_throughout(model):
 def test_litemedsam_in_bf16_throughout_fails_the_gate(tmp_path):
     """With the trained weights and real images; random weights made it look harmless."""
     kept = weights.pull(find("litemedsam"), tmp_path, say=lambda text: None)
-    made = parts.of_litemedsam(weights.read(kept.path)).parts
+    made = recipes.of("litemedsam").parts(weights.read(kept.path), Choices(find("litemedsam"))).parts
     encode, decode = (_engine(made[name]) for name in ("image_encoder", "mask_decoder"))
     found = gate_set.items()[:4]
     inputs = [{"image": item.given.tensor} for item in found]

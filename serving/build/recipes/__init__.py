@@ -1,0 +1,54 @@
+"""How a checkpoint of each family becomes engines: one module a family, in `RECIPES`.
+
+A module has `parts(state, choices)` (the nets to export, their samples, the options that the checkpoint fixes),
+`specs(manifest)` (the engines by part) and `own(entry)` (the options that the family's procedure adds). They import PyTorch:
+`of` loads one when it is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from serving.build.catalogue import Entry
+from serving.engines.engine import EngineSpec
+from serving.manifest import Manifest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from serving.build.parts import Parts
+
+RECIPES = {"litemedsam": "litemedsam", "clip": "clip", "chexzero": "chexzero"}
+"""Family -> module of this package."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a build was asked for. `preprocessing`: one of the entry's, or "" where it has one only."""
+
+    entry: Entry
+    preprocessing: str = ""
+
+
+class Recipe(Protocol):
+    """What a module of this package has."""
+
+    def parts(self, state: Mapping[str, Tensor], choices: Choices) -> Parts:
+        """The nets of one checkpoint. Raises SetupError where its keys or shapes are another model's."""
+        ...
+
+    def specs(self, manifest: Manifest) -> Mapping[str, EngineSpec]:
+        """part -> spec of its engine."""
+        ...
+
+    def own(self, entry: Entry) -> dict[str, Any]:
+        """Options that the procedure adds to what the checkpoint fixes."""
+        ...
+
+
+def of(family: str) -> Recipe:
+    """The recipe of a family."""
+    return cast(Recipe, import_module(f"{__name__}.{RECIPES[family]}"))
