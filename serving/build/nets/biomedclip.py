@@ -105,7 +105,7 @@ def load(state: Mapping[str, Tensor]) -> BiomedClip:
     text_tower = fit(sized(lambda: TextTower(bert, hidden, outputs), LAYOUT), text, LAYOUT, "text.")
     image_tower = fit(sized(lambda: _image_tower(state), LAYOUT), under(state, "visual."), LAYOUT, "visual.")
     if rest := sorted(key for key in state if not key.startswith(("visual.", "text.")) and key != "logit_scale"):
-        raise SetupError(f"this checkpoint does not fit {LAYOUT}: {rest[0]} is unexpected")
+        raise SetupError(f"this is not {LAYOUT}: {rest[0]} is unexpected")
     scale = math.exp(scalar(state, "logit_scale", LAYOUT))
     trunk = image_tower.trunk
     side = math.isqrt(trunk.pos_embed.shape[1] - 1) * trunk.patch

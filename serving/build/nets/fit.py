@@ -39,7 +39,7 @@ def fit(net: Net, state: Mapping[str, Tensor], layout: str, prefix: str = "") ->
     unexpected or of another shape.
     """
     if found := differences(net.state_dict(), state):
-        raise SetupError(f"this checkpoint does not fit {layout}: {'; '.join(prefix + phrase for phrase in found[:SHOWN])}")
+        raise SetupError(f"this is not {layout}: {'; '.join(prefix + phrase for phrase in found[:SHOWN])}")
     net.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in state.items()})
     return net.eval()
 

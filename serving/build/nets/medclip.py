@@ -79,7 +79,7 @@ def load(state: Mapping[str, Tensor], image_size: int = IMAGE_SIZE) -> MedClip:
     """Both towers in float32. BERT's pooler is not used and left out. Raises SetupError that names what does not fit."""
     state = swin.published(state)
     if rest := sorted(key for key in state if not key.startswith(("vision_model.", "text_model.")) and key != "logit_scale"):
-        raise SetupError(f"this checkpoint does not fit {LAYOUT}: {rest[0]} is unexpected")
+        raise SetupError(f"this is not {LAYOUT}: {rest[0]} is unexpected")
     bert = BertConfig.of(state, "text_model.model.", LAYOUT)
     outputs = shape(state, "text_model.projection_head.weight", LAYOUT)[0]
     text = under(state, "text_model.", without=("model.pooler.", "embeddings.position_ids"))

@@ -141,7 +141,7 @@ def load(state: Mapping[str, Tensor]) -> Siglip:
     """Both towers in float32, their sizes from the shapes. Raises SetupError that names what does not fit."""
     known = ("vision_model.", "text_model.", "logit_scale", "logit_bias")
     if rest := sorted(key for key in state if not key.startswith(known)):
-        raise SetupError(f"this checkpoint does not fit {LAYOUT}: {rest[0]} is unexpected")
+        raise SetupError(f"this is not {LAYOUT}: {rest[0]} is unexpected")
     vocab = shape(state, "text_model.embeddings.token_embedding.weight", LAYOUT)[0]
     context, width = shape(state, "text_model.embeddings.position_embedding.weight", LAYOUT)
     hidden = shape(state, "text_model.encoder.layers.0.mlp.fc1.weight", LAYOUT)[0]

@@ -180,7 +180,7 @@ def _relative_index(window: int) -> Tensor:
 
 
 def _mask(side: int, window: int, shift: int) -> Tensor:
-    """(windows, w * w, w * w) f32: 0 where two tokens were neighbours before the shift, else MASKED. Without shift (1, 1, 1)."""
+    """(windows, w * w, w * w) f32: 0 where two tokens were neighbours before the shift, else MASKED; (1, 1, 1) without."""
     if not shift:
         return torch.zeros(1, 1, 1)
     zone = torch.zeros(side, dtype=torch.int64)
