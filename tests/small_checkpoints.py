@@ -1,4 +1,4 @@
-"""Small seeded checkpoints in published layouts, each with its tokenizer's file beside it: what a user would bring, but narrow."""
+"""Small seeded checkpoints in published layouts, each with its tokenizer's file beside it: a user's, but narrow."""
 
 import string
 
@@ -10,10 +10,11 @@ from serving.build.nets import biomedclip, medclip, siglip, swin
 from serving.build.nets.bert import BertConfig
 from serving.families.subwords import SPECIAL
 
-WORDS = (
-    "atelectasis pulmonary edema cardiomegaly consolidation pleural effusion no a of the at left right lung base lower lobe mild "
-    "moderate small large stable chest radiograph heart size normal this is photo pneumonia finding"
-).split()
+TEXT = """
+atelectasis pulmonary edema cardiomegaly consolidation pleural effusion no a of the at left right lung base lower lobe mild
+moderate small large stable chest radiograph heart size normal this is photo pneumonia finding
+"""
+WORDS = TEXT.split()
 SENTENCES = [f"{one} {two} in the {three} of a patient" for one in WORDS for two in WORDS[:6] for three in ("lung", "heart")]
 OUT = 24
 
@@ -57,7 +58,7 @@ def medclip_checkpoint(folder):
     """`pytorch_model.bin` and `vocab.txt`: Swin with the published number of stages at 224 pixels, three layers of BERT."""
     pieces = word_pieces()
     (folder / "vocab.txt").write_text("\n".join(pieces) + "\n")
-    image = seeded(medclip.SwinTower(swin.SwinConfig(224, 4, 8, 7, (2, 2, 2, 2), (1, 1, 2, 2)), OUT), 1)
+    image = seeded(medclip.SwinTower(swin.SwinConfig(224, 4, 8, 7, (2, 1, 1, 1), (1, 1, 2, 2)), OUT), 1)
     text = seeded(medclip.TextTower(bert(len(pieces), 128), OUT), 2)
     state = {**under("vision_model.", image), **under("text_model.", text), "logit_scale": torch.tensor(2.6593)}
     torch.save(state, folder / "pytorch_model.bin")
