@@ -42,14 +42,13 @@ def square(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 def bilinear(pixels: npt.NDArray[np.uint8], side_px: int) -> npt.NDArray[np.float32]:
     """(side_px, side_px) or with channels float32: between the four nearest, pixel centres at halves (`tf.image.resize`)."""
-    values = pixels.astype(np.float32)
+    values = pixels.reshape(*pixels.shape[:2], -1).astype(np.float32)
     top, bottom, down = _between(pixels.shape[0], side_px)
     left, right, across = _between(pixels.shape[1], side_px)
-    shape = (side_px, 1) if pixels.ndim == 2 else (side_px, 1, 1)
-    down, across = down.reshape(shape), across.reshape(shape[1:] if pixels.ndim == 2 else (side_px, 1))
+    down, across = down[:, None, None], across[:, None]
     upper = values[top][:, left] + (values[top][:, right] - values[top][:, left]) * across
     lower = values[bottom][:, left] + (values[bottom][:, right] - values[bottom][:, left]) * across
-    return np.asarray(upper + (lower - upper) * down, np.float32)
+    return np.asarray(upper + (lower - upper) * down, np.float32).reshape(side_px, side_px, *pixels.shape[2:])
 
 
 def _between(given: int, wanted: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
