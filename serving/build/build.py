@@ -56,10 +56,10 @@ def build(
         return tuple(manifest for manifest in kept if manifest)
     started = time.monotonic()
     say(f"building {stem}: loading PyTorch")
-    records, options, versions = _build_engines(choices, models[0][1], sources, repository, stem, say)
+    records, fixed, versions = _build_engines(choices, models[0][1], sources, repository, stem, say)
     built = []
     for model, family in models:
-        manifest = _manifest(entry, model, family, sources, records, {**options, **recipes.of(family).own(entry)})
+        manifest = _manifest(entry, model, family, sources, records, {**fixed, **recipes.of(family).own(entry)})
         manifest = manifest.model_copy(update={"versions": {**versions, STAMP: stamp}})
         manifest.write(repository)
         built.append(manifest)

@@ -62,7 +62,7 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B, L, W) to (B, L, W). `mask`: (B, 1, 1, L), added to the scores."""
         projections = self.attention["self"]
-        q, k, v = (self._split(projections[name](x)) for name in ("query", "key", "value"))  # type: ignore[index, operator]
+        q, k, v = (self._split(projections[name](x)) for name in ("query", "key", "value"))  # type: ignore[index]
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
         x = _close(self.attention["output"], mixed, x)
         return _close(self.output, F.gelu(self.intermediate["dense"](x)), x)
@@ -90,7 +90,7 @@ class Bert(nn.Module):
     def forward(self, tokens: Tensor) -> list[Tensor]:
         """Ids (B, L) int64, padded with 0, which nothing attends to -> the outputs of the layers, each (B, L, W)."""
         words, positions, types, norm = self.embeddings.values()
-        placed = positions.weight[: tokens.shape[1]] + types.weight[0]  # type: ignore[index, operator]
+        placed = positions.weight[: tokens.shape[1]] + types.weight[0]  # type: ignore[index]
         x = norm(words(tokens) + placed)
         hidden = torch.where(tokens == PAD, torch.finfo(torch.float32).min, 0.0)[:, None, None, :]
         states = []

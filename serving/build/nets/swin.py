@@ -106,7 +106,7 @@ class Block(nn.Module):
         bias = own.get_parameter("relative_position_bias_table")[self.index].permute(2, 0, 1)
         scores = q @ k.transpose(-1, -2) / math.sqrt(width // self.heads) + bias + self.mask[:, None]
         mixed = (scores.softmax(-1) @ v).transpose(2, 3).flatten(3)
-        out = self.attention["output"]["dense"](mixed)  # type: ignore[index, operator]
+        out = self.attention["output"]["dense"](mixed)  # type: ignore[index]
         out = out.reshape(-1, count, count, window, window, width).transpose(2, 3)
         return out.reshape(-1, self.side, self.side, width)
 
@@ -163,7 +163,7 @@ class Swin(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) f32 to the mean over the last stage's tokens, (B, W) f32."""
-        patches = self.embeddings["patch_embeddings"]["projection"](pixels)  # type: ignore[index, operator]
+        patches = self.embeddings["patch_embeddings"]["projection"](pixels)  # type: ignore[index]
         x = self.embeddings["norm"](patches.permute(0, 2, 3, 1))
         for stage in self.encoder["layers"]:  # type: ignore[attr-defined]
             x = stage(x)

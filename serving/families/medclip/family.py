@@ -15,9 +15,9 @@ from serving.domain.request import Classify, Embed, Request
 from serving.embeddings.vectors import VectorStore
 from serving.engines.engine import EngineSpec
 from serving.errors import Fault, Kind
-from serving.families.contrastive import Pictures, Vectors, embed, in_time, open_towers, option
+from serving.families.contrastive import Pictures, embed, in_time, open_towers, option
 from serving.families.family import Family, Tools
-from serving.families.labels import MAX_SENTENCES, check_sentences, fill
+from serving.families.labels import MAX_SENTENCES, Vectors, check_sentences, fill
 from serving.families.medclip import engines, sentences
 from serving.families.medclip.postprocess import SCORING, logits
 from serving.families.medclip.preprocess import PREPROCESSING_ID, PROCESSOR, prepare
