@@ -20,6 +20,7 @@ from serving.families.medclip.sentences import drawn
 from serving.families.medsiglip import preprocess as medsiglip_preprocess
 from serving.families.subwords import WordPieceTokenizer
 from serving.families.tokenizer import without_padding
+from serving.manifest import read_all
 
 pytestmark = pytest.mark.integration
 LABELS = ["Edema", "pleural effusion", "a stable heart"]
@@ -33,15 +34,22 @@ def checkpoints(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def own_server(checkpoints, tmp_path_factory):
-    environ = {"MEDSERVE_REPOSITORY__PATH": str(tmp_path_factory.mktemp("repository"))}
+def repository(checkpoints, tmp_path_factory):
+    """Both models, as the command builds them."""
+    folder = tmp_path_factory.mktemp("repository")
     asked = {"medclip": ["--preprocessing", "evaluation", "--option", "sentences=4"], "medsiglip": []}
     for name, checkpoint in checkpoints.items():
         command = [sys.executable, "-m", "serving", "models", "build", name, "--checkpoint", str(checkpoint), *asked[name]]
-        done = subprocess.run(command, env={**os.environ, **environ}, capture_output=True, text=True, check=False)
+        environ = {**os.environ, "MEDSERVE_REPOSITORY__PATH": str(folder)}
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert f"{name}  text_encoder" in done.stdout
-    with Medserve(**environ) as running:
+    return folder
+
+
+@pytest.fixture(scope="module")
+def own_server(repository):
+    with Medserve(MEDSERVE_REPOSITORY__PATH=str(repository)) as running:
         yield running
 
 
@@ -57,6 +65,16 @@ def picture():
 
 def unit(vectors):
     return vectors / vectors.norm(dim=-1, keepdim=True)
+
+
+def test_the_records_say_what_was_chosen_and_how_close_the_engines_are(repository):
+    records = {manifest.model: manifest for manifest in read_all(repository)}
+    chosen = {key: records["medclip"].options[key] for key in ("preprocessing", "ensemble", "sentences", "seed")}
+    assert chosen == {"preprocessing": "evaluation", "ensemble": "mean", "sentences": 4, "seed": 42}
+    assert records["medsiglip"].options["preprocessing"] == "container"
+    for manifest in records.values():
+        for (record,) in manifest.engines.values():
+            assert record.parity["embedding_max_abs"] <= 1e-5 * record.parity["embedding_scale"]
 
 
 @torch.inference_mode()

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import PIL.Image
 
 from serving.domain.image import Image
+from serving.families.squares import check_square
 
 PREPROCESSING_ID = "medclip/1"
 """Changes whenever the same picture gives other numbers."""
@@ -26,7 +27,8 @@ _LEVELS = (np.arange(256, dtype=np.float32) / np.float32(255) - MEAN) / STD
 
 
 def prepare(image: Image, side_px: int, way: str) -> npt.NDArray[np.float32]:
-    """(3, side_px, side_px) float32, the same in all three channels. `way`: one of WAYS."""
+    """(3, side_px, side_px) float32, the same in all three channels. `way`: one of WAYS. Raises Fault for a sliver."""
+    check_square(*image.pixels.shape[:2])
     gray = np.asarray(_square(image.pixels).resize((side_px, side_px), WAYS[way]), np.uint8)
     return np.repeat(np.take(_LEVELS, gray)[None], 3, axis=0)
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import PIL.Image
 
 from serving.domain.image import Image
+from serving.families.squares import check_square
 
 PREPROCESSING_ID = "medsiglip/1"
 """Changes whenever the same picture gives other numbers."""
@@ -23,7 +24,7 @@ _LEVELS = (np.arange(256, dtype=np.float32) / np.float32(255) - np.float32(0.5))
 
 
 def prepare(image: Image, side_px: int, way: str) -> npt.NDArray[np.float32]:
-    """(3, side_px, side_px) float32 in -1..1. `way`: one of WAYS."""
+    """(3, side_px, side_px) float32 in -1..1. `way`: one of WAYS. Raises Fault for a sliver that would be padded."""
     if way == EVALUATION:
         levels = bilinear(image.pixels, side_px).astype(np.uint8)
     else:
@@ -35,6 +36,7 @@ def prepare(image: Image, side_px: int, way: str) -> npt.NDArray[np.float32]:
 def square(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Zeros on both sides of the shorter axis, the odd one after it."""
     rows, columns = pixels.shape[:2]
+    check_square(rows, columns)
     before = tuple((max(rows, columns) - length) // 2 for length in (rows, columns))
     after = tuple(max(rows, columns) - length - start for length, start in zip((rows, columns), before, strict=True))
     return np.pad(pixels, (*zip(before, after, strict=True), *[(0, 0)] * (pixels.ndim - 2)))

@@ -4,6 +4,7 @@ import pytest
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from serving.domain.image import Frame, Image
+from serving.errors import Fault, Kind
 from serving.families.medclip.preprocess import EVALUATION, MEAN, PROCESSOR, STD, prepare
 
 
@@ -39,3 +40,10 @@ def test_both_published_ways(rows, columns, channels):
         assert np.abs(given - expected).max() * STD <= 1e-5
     different = np.abs(prepare(image, 224, PROCESSOR) - prepare(image, 224, EVALUATION)).max() * STD
     assert (different > 1 / 255) == (max(rows, columns, 224) != 224)
+
+
+def test_a_sliver_is_refused_before_its_square_is_made():
+    with pytest.raises(Fault) as raised:
+        prepare(picture(2, 10_000), 224, PROCESSOR)
+    assert (raised.value.kind, raised.value.param) == (Kind.INVALID, "image")
+    assert prepare(picture(1, 300), 224, PROCESSOR).shape == (3, 224, 224)

@@ -4,6 +4,7 @@ import torch
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from serving.domain.image import Frame, Image
+from serving.errors import Fault
 from serving.families.medsiglip.preprocess import CONTAINER, EVALUATION, PROCESSOR, prepare
 
 SIDE = 112
@@ -54,3 +55,9 @@ def test_the_three_ways_differ():
     image = picture((300, 401))
     made = [prepare(image, SIDE, way) for way in (CONTAINER, PROCESSOR, EVALUATION)]
     assert min(np.abs(made[a] - made[b]).max() for a, b in ((0, 1), (0, 2), (1, 2))) > 0.1
+
+
+def test_a_sliver_is_refused_where_it_would_be_padded():
+    with pytest.raises(Fault, match="elongated"):
+        prepare(picture((2, 10_000)), SIDE, CONTAINER)
+    assert prepare(picture((2, 10_000)), SIDE, EVALUATION).shape == (3, SIDE, SIDE)
