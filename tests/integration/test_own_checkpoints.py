@@ -49,7 +49,7 @@ def repository(checkpoints, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def own_server(repository):
-    with Medserve(MEDSERVE_REPOSITORY__PATH=str(repository)) as running:
+    with Medserve(MEDSERVE_REPOSITORY__PATH=str(repository), MEDSERVE_FEATURES__BUDGET_BYTES="1048576") as running:
         yield running
 
 
