@@ -1,4 +1,4 @@
-"""At their published sizes the nets have the names and shapes of the libraries that made the checkpoints; no memory is taken."""
+"""At their published sizes the nets have the names and shapes of the libraries that made the checkpoints, without memory."""
 
 import pytest
 import torch
