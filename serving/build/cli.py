@@ -54,6 +54,8 @@ def build(
     checkpoint: CheckpointOption = None,
     served_as: Annotated[str, typer.Option("--name", help="Serve it under this name.")] = "",
     preprocessing: Annotated[str, typer.Option(help="How the checkpoint was trained to see images.")] = "",
+    tokenizer: Annotated[Path | None, typer.Option(help="vocab.txt, tokenizer.json or spiece.model, if not beside it.")] = None,
+    option: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, what the model lets you choose.")] = None,
 ) -> None:
     """Make the engines of a model and compare them with PyTorch on real images."""
     from serving.build.build import build as build_model
@@ -67,6 +69,8 @@ def build(
         checkpoints=checkpoint or (),
         served_as=served_as,
         preprocessing=preprocessing,
+        tokenizer=tokenizer,
+        options=option or (),
         say=_say,
     )
     for manifest in built:

@@ -76,11 +76,15 @@ def read(path: Path) -> Mapping[str, Any]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    from serving.build import torchscript
+
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        if torchscript.is_archive(path):
+            return torchscript.read(path)
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, SafetensorError, OSError) as exc:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, SafetensorError, OSError, ValueError) as exc:
         raise SetupError(f"checkpoint {path.name} is damaged, or holds more than tensors: it was not loaded") from exc
     inner = found.get("state_dict", found) if isinstance(found, dict) else None
     if not isinstance(inner, dict):

@@ -29,6 +29,13 @@ T = TypeVar("T")
 Pixels = npt.NDArray[np.float32]
 """(n, 3, S, S) float32."""
 
+Padding = Literal["cut", "call", "whole"]
+"""How far texts are padded.
+
+"cut": to the longest text of an engine's call, exact where padding changes nothing (a causal tower, a masked one). "call": to
+the longest of the texts that were given together, where padding counts and was published so. "whole": to the context.
+"""
+
 Prepare = Callable[[Image], npt.NDArray[np.float32]]
 """Decoded picture -> (3, S, S) float32, what the image tower takes."""
 
@@ -47,8 +54,7 @@ class Vectorstore(Protocol):
 class Towers:
     """The two towers of one checkpoint.
 
-    `digest`: tells its vectors from those of other checkpoints. `causal`: no token of a text sees a later one, so that the
-    padding behind the longest text of a call may be cut off; a tower that is not causal must be given the whole context.
+    `digest`: tells its vectors from those of other checkpoints.
     """
 
     image: Engine
@@ -58,7 +64,7 @@ class Towers:
     digest: str
     tools: Tools
     labels_known: LabelTables
-    causal: bool = True
+    padding: Padding = "cut"
 
     async def images(self, pixels: Pixels, request: Request, stages: Stages) -> Vectors:
         """(n, 3, S, S) float32 -> (n, D) unit vectors, in calls of the engine's largest batch."""
@@ -68,8 +74,9 @@ class Towers:
         """Texts -> (n, D) unit vectors, in calls of the engine's largest batch. Raises Fault where a text is too long."""
         request.deadline.check("encode")
         tokens = await self.tools.run(partial(self.tokenizer.batch, list(texts), self.context_length))
-        parts = _parts(tokens, self.text)
-        return await _embed(self.text, "tokens", list(map(without_padding, parts)) if self.causal else parts, request, stages)
+        parts = _parts(without_padding(tokens) if self.padding == "call" else tokens, self.text)
+        given = list(map(without_padding, parts)) if self.padding == "cut" else parts
+        return await _embed(self.text, "tokens", given, request, stages)
 
     async def labels(self, names: Sequence[str], sets: Sequence[Sequence[str]], request: Request, stages: Stages) -> Vectors:
         """(sets x labels, D) unit vectors: see `LabelTables.table`. Raises Fault."""
@@ -126,7 +133,7 @@ class Pictures:
 
 
 def open_towers(
-    manifest: Manifest, tools: Tools, specs: Callable[[Manifest], Any], *, causal: bool = True
+    manifest: Manifest, tools: Tools, specs: Callable[[Manifest], Any], *, padding: Padding = "cut"
 ) -> tuple[Towers, ...]:
     """One pair of towers for each checkpoint of the model, in the manifest's order. Raises SetupError where unpaired."""
     parts: dict[str, EngineSpec] = dict(specs(manifest))
@@ -139,7 +146,7 @@ def open_towers(
     def pair(image: EngineRecord, text: EngineRecord) -> Towers:
         opened = tools.engine(parts["image_encoder"], image), tools.engine(parts["text_encoder"], text)
         digest = f"{image.digest}/{text.digest}"
-        return Towers(*opened, tokenizer, context_length, digest, tools, LabelTables(digest), causal)
+        return Towers(*opened, tokenizer, context_length, digest, tools, LabelTables(digest), padding)
 
     return tuple(pair(image, text) for image, text in zip(images, texts, strict=True))
 

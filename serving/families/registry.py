@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from serving.families.biomedclip.family import DECLARATION as BIOMEDCLIP
 from serving.families.chexzero.family import DECLARATION as CHEXZERO
 from serving.families.clip.family import DECLARATION as CLIP
 from serving.families.family import FamilyDeclaration
 from serving.families.litemedsam.family import DECLARATION as LITEMEDSAM
+from serving.families.medclip.family import DECLARATION as MEDCLIP
+from serving.families.medsiglip.family import DECLARATION as MEDSIGLIP
 
 FAMILIES: Mapping[str, FamilyDeclaration] = {
     LITEMEDSAM.name: LITEMEDSAM,
     CLIP.name: CLIP,
     CHEXZERO.name: CHEXZERO,
+    MEDCLIP.name: MEDCLIP,
+    BIOMEDCLIP.name: BIOMEDCLIP,
+    MEDSIGLIP.name: MEDSIGLIP,
 }

@@ -19,7 +19,7 @@ _WORD = re.compile(r"[a-z]+|[0-9]+|[^\sa-z0-9]")
 
 
 class Tokenizer(Protocol):
-    """Text to ids. The end id is the highest of the vocabulary, so that `argmax` finds the end of a text."""
+    """Text to ids."""
 
     @property
     def vocab_size(self) -> int:
@@ -31,10 +31,10 @@ class Tokenizer(Protocol):
         ...
 
     def batch(self, texts: Sequence[str], context_length: int, *, truncate: bool = False) -> Ids:
-        """Ids (n, context_length) int64, padded with 0 at the end.
+        """Ids (n, context_length) int64, padded at the end.
 
-        Raises Fault INVALID for the first text with more ids than the context has. With `truncate` such a text is cut,
-        its last id the end id.
+        Raises Fault INVALID for the first text with more ids than the context has. With `truncate`, which is the default of
+        tokenizers that were published so, such a text is cut, its last id the end id.
         """
         ...
 
@@ -54,7 +54,7 @@ class ClipTokenizer:
 
     def batch(self, texts: Sequence[str], context_length: int, *, truncate: bool = False) -> Ids:
         """Ids (n, context_length) int64. See `Tokenizer.batch`."""
-        return _padded([self.encode(text) for text in texts], context_length, truncate)
+        return padded([self.encode(text) for text in texts], context_length, truncate)
 
 
 class WordTokenizer:
@@ -76,29 +76,35 @@ class WordTokenizer:
 
     def batch(self, texts: Sequence[str], context_length: int, *, truncate: bool = False) -> Ids:
         """Ids (n, context_length) int64. See `Tokenizer.batch`."""
-        return _padded([self.encode(text) for text in texts], context_length, truncate)
+        return padded([self.encode(text) for text in texts], context_length, truncate)
 
 
 def without_padding(ids: Ids) -> Ids:
-    """Ids (n, context_length) -> (n, length of the longest text), contiguous: what lies behind every text's end is cut off."""
-    return np.ascontiguousarray(ids[:, : int(ids.argmax(axis=1).max(initial=0)) + 1])
+    """Ids (n, context_length) padded with 0 -> (n, length of the longest text), contiguous. A text's last id is never 0."""
+    used = np.flatnonzero((ids != PAD).any(axis=0))
+    return np.ascontiguousarray(ids[:, : int(used[-1]) + 1 if len(used) else 1])
 
 
 def open_tokenizer(options: Mapping[str, Any]) -> Tokenizer:
-    """The tokenizer that a model's record names: `tokenizer` is "clip-bpe" or "words", which needs `vocabulary`.
+    """The tokenizer that a model's record names: `tokenizer` is "clip-bpe", or one that needs its `vocabulary`.
 
-    Raises SetupError.
+    "words" and "wordpiece" take a list of words, "siglip" a SentencePiece model in base64. Raises SetupError.
     """
-    kind = options.get("tokenizer")
+    kind, vocabulary = options.get("tokenizer"), options.get("vocabulary", ())
     if kind == "clip-bpe":
         return ClipTokenizer()
     if kind == "words":
-        return WordTokenizer(tuple(options.get("vocabulary", ())))
-    raise SetupError(f"unknown tokenizer {kind!r} in the model's record: use 'clip-bpe' or 'words'")
+        return WordTokenizer(tuple(vocabulary))
+    if kind in ("wordpiece", "siglip"):
+        from serving.families import subwords
+
+        return subwords.WordPieceTokenizer(vocabulary) if kind == "wordpiece" else subwords.SiglipTokenizer(vocabulary)
+    raise SetupError(f"unknown tokenizer {kind!r} in the model's record: use 'clip-bpe', 'words', 'wordpiece' or 'siglip'")
 
 
-def _padded(rows: Sequence[list[int]], context_length: int, truncate: bool) -> Ids:
-    out = np.full((len(rows), context_length), PAD, np.int64)
+def padded(rows: Sequence[list[int]], context_length: int, truncate: bool, pad: int = PAD) -> Ids:
+    """(rows, context_length) int64. Raises Fault INVALID for the first row that is too long, unless `truncate`."""
+    out = np.full((len(rows), context_length), pad, np.int64)
     for index, row in enumerate(rows):
         if len(row) > context_length:
             if not truncate:

@@ -17,6 +17,9 @@ OPTIONS = {
     # ViT-B/32, which both projects publish; a checkpoint of other sizes gets its own when it is built.
     "clip": {"image_size": 224, "embed_dim": 512},
     "chexzero": {"image_size": 224, "embed_dim": 512},
+    "medclip": {"image_size": 224, "embed_dim": 512},
+    "biomedclip": {"image_size": 224, "embed_dim": 512},
+    "medsiglip": {"image_size": 448, "embed_dim": 1152},
 }
 
 

@@ -8,8 +8,9 @@ A module has `parts(state, choices)` (the nets to export, their samples, the opt
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from serving.build.catalogue import Entry
@@ -21,16 +22,28 @@ if TYPE_CHECKING:
 
     from serving.build.parts import Parts
 
-RECIPES = {"litemedsam": "litemedsam", "clip": "clip", "chexzero": "chexzero"}
+RECIPES = {
+    "litemedsam": "litemedsam",
+    "clip": "clip",
+    "chexzero": "chexzero",
+    "medclip": "medclip",
+    "biomedclip": "biomedclip",
+    "medsiglip": "medsiglip",
+}
 """Family -> module of this package."""
 
 
 @dataclass(frozen=True)
 class Choices:
-    """What a build was asked for. `preprocessing`: one of the entry's, or "" where it has one only."""
+    """What a build was asked for. `preprocessing`: one of the entry's, or "" where it has one only or none was asked for.
+
+    `tokenizer`: the file that tells text's ids, where the entry needs one. `options`: the entry's, as the user set them.
+    """
 
     entry: Entry
     preprocessing: str = ""
+    tokenizer: Path | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 class Recipe(Protocol):

@@ -12,4 +12,4 @@ from serving.families.chexzero.engines import specs as specs
 
 def own(entry: Entry) -> dict[str, Any]:
     """CLIP's, the negative of each template, and the side that images are letterboxed to, pixels."""
-    return clip.own(entry) | {"negative_templates": ["no {}"], "letterbox": 320}
+    return clip.own(entry) | {"negatives": ["no {}"], "letterbox": 320}

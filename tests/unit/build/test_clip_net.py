@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import CLIPConfig, CLIPModel
 
-from serving.build.nets.clip import Clip, create, from_hugging_face, is_hugging_face, load
+from serving.build.nets.clip import Clip, ClipConfig, create, from_hugging_face, is_hugging_face, load
 from serving.errors import SetupError
 
 VOCABULARY, CONTEXT, SIZE = 100, 12, 32
@@ -114,3 +114,30 @@ def test_exports_with_a_dynamic_batch_and_length(clip: Clip, tower: str, tmp_pat
     (got,) = session.run(None, {"x": other.numpy()})
     with torch.inference_mode():
         assert np.abs(got - module(other).numpy()).max() <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "patch", "side", "width", "layers", "text_width", "embed"),
+    [
+        ("ViT-B/32", 32, 224, 768, 12, 512, 512),
+        ("ViT-B/16", 16, 224, 768, 12, 512, 512),
+        ("ViT-L/14", 14, 224, 1024, 24, 768, 768),
+        ("ViT-L/14@336px", 14, 336, 1024, 24, 768, 768),
+    ],
+)
+def test_published_sizes_are_told_from_the_shapes(
+    name: str, patch: int, side: int, width: int, layers: int, text_width: int, embed: int
+) -> None:
+    shapes = {
+        "visual.conv1.weight": (width, 3, patch, patch),
+        "visual.positional_embedding": ((side // patch) ** 2 + 1, width),
+        "positional_embedding": (77, text_width),
+        "token_embedding.weight": (49408, text_width),
+        "text_projection": (text_width, embed),
+        **{f"visual.transformer.resblocks.{n}.ln_1.bias": (width,) for n in range(layers)},
+        **{f"transformer.resblocks.{n}.ln_1.bias": (text_width,) for n in range(12)},
+    }
+    found = ClipConfig.from_state_dict({key: torch.empty(shape, device="meta") for key, shape in shapes.items()})
+    assert (found.image_size, found.patch, found.vision_layers, found.embed_dim) == (side, patch, layers, embed), name
+    assert (found.vision_heads, found.text_heads, found.text_layers) == (width // 64, text_width // 64, 12)
+    assert (found.context_length, found.vocab_size) == (77, 49408)

@@ -6,7 +6,7 @@ from tests.unit.families import fixtures, towers
 
 
 def test_every_family_under_its_own_name():
-    assert set(FAMILIES) == {"litemedsam", "clip", "chexzero"}
+    assert set(FAMILIES) == {"litemedsam", "clip", "chexzero", "medclip", "biomedclip", "medsiglip"}
     assert all(name == declaration.name for name, declaration in FAMILIES.items())
 
 
@@ -21,6 +21,9 @@ def test_the_tasks_are_those_of_the_pool():
         ("litemedsam", {"image_encoder", "mask_decoder", "mask_refiner"}),
         ("clip", {"image_encoder", "text_encoder"}),
         ("chexzero", {"image_encoder", "text_encoder"}),
+        ("medclip", {"image_encoder", "text_encoder"}),
+        ("biomedclip", {"image_encoder", "text_encoder"}),
+        ("medsiglip", {"image_encoder", "text_encoder"}),
     ],
 )
 def test_specs_name_the_parts_and_limits_are_plain_values(name, parts):

@@ -12,6 +12,10 @@ OPTIONS = {
     "vocabulary": list(VOCABULARY),
     "letterbox": 20,
     "logit_scale": 50.0,
+    "logit_bias": -20.0,
+    "ensemble": "mean",
+    "sentences": 10,
+    "seed": 42,
 }
 
 

@@ -1,0 +1,1 @@
+"""MedSigLIP: medical pictures and labels or texts -> a score for each pair, and vectors."""
