@@ -13,7 +13,7 @@ from nibabel.nifti2 import Nifti2Header
 from serving.errors import Fault, Kind
 from serving.imaging.bounds import check_decoded, inflate, invalid, malformed
 from serving.imaging.kinds import Format, sniff
-from serving.imaging.volume import Volume, three_axes
+from serving.imaging.volume import Check, Volume, three_axes
 from serving.settings import LimitSettings
 
 _GZIP_WBITS = 31
@@ -22,8 +22,10 @@ _MM_A_UNIT = {"mm": 1.0, "micron": 1e-3, "meter": 1e3, "unknown": 1.0}
 _RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 
 
-def read(data: bytes, limits: LimitSettings) -> Volume:
+def read(data: bytes, limits: LimitSettings, check: Check | None = None) -> Volume:
     """A .nii or .nii.gz file -> Volume, decompressed no further than its header says.
+
+    `check`: is given the header's shape and dtype before anything is decompressed.
 
     Raises Fault: UNSUPPORTED_MEDIA (gzip of something else, header without its data), MALFORMED, TOO_LARGE, INVALID
     (colour, complex or four-dimensional samples).
@@ -35,6 +37,8 @@ def read(data: bytes, limits: LimitSettings) -> Volume:
     dtype: np.dtype[Any] = header.get_data_dtype()
     if dtype.kind not in "uif" or dtype.itemsize > 8:
         raise invalid("the NIfTI file's samples are colours or complex numbers: send real samples of 64 bits at most")
+    if check is not None:
+        check(shape, dtype)
     offset = int(header["vox_offset"])
     if offset < 0:
         raise malformed("the NIfTI header's vox_offset must not be negative")
@@ -50,6 +54,7 @@ def read(data: bytes, limits: LimitSettings) -> Volume:
         1.0 if slope is None else float(slope),
         0.0 if intercept is None else float(intercept),
         *_geometry(header),
+        affine=_affine(header),
     )
 
 
@@ -80,3 +85,10 @@ def _geometry(header: Any) -> tuple[tuple[float, float, float] | None, npt.NDArr
     if not known or not np.isfinite(lengths).all() or (lengths == 0).any():
         return spacing, None
     return spacing, ((columns / lengths).T * _RAS_TO_LPS).astype(np.float64)
+
+
+def _affine(header: Any) -> npt.NDArray[np.float64] | None:
+    """Voxel index -> mm in RAS: the sform, else the qform, else the voxel sizes alone; None where it is no geometry."""
+    affine = np.asarray(header.get_best_affine(), np.float64)[:3] * _MM_A_UNIT.get(header.get_xyzt_units()[0], 1.0)
+    degenerate = not np.isfinite(affine).all() or abs(np.linalg.det(affine[:, :3])) < 1e-12
+    return None if degenerate else affine
