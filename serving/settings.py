@@ -141,7 +141,7 @@ class VolumeSettings(Section):
     max_files: int = Field(default=4096, gt=0)
     """Most files of one series."""
     kept_features_bytes: int = Field(default=1024 * 1024 * 1024, ge=0)
-    """Features of slices that a job needs twice, kept beside the arena, bytes a job; beyond it such slices are encoded twice."""
+    """Features of slices that a job needs twice, kept beside the arena, bytes a job; others are encoded twice."""
     max_running: int = Field(default=2, ge=1)
     """Jobs that work at a time on this node; one more is refused with 503 and Retry-After."""
     max_jobs: int = Field(default=64, ge=1)

@@ -19,7 +19,8 @@ def is_zip(data: bytes) -> bool:
 def files_of(data: bytes, budget: VolumeSettings) -> tuple[bytes, ...]:
     """The files of an archive in its own order; folders, DICOMDIR and what macOS adds are left out.
 
-    Sizes come from the archive's directory first, and are held against what is read. Raises Fault: MALFORMED, TOO_LARGE, INVALID.
+    Sizes come from the archive's directory first, and are held against what is read. Raises Fault: MALFORMED, TOO_LARGE,
+    INVALID.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:

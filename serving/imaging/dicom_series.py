@@ -11,7 +11,6 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from serving.domain.image import LinearWindow, Window
-from serving.errors import Fault, Kind
 from serving.imaging import dicom_lut, dicom_stack
 from serving.imaging.bounds import check_picture, invalid, malformed
 from serving.imaging.dicom import stored
@@ -151,5 +150,3 @@ def _number(value: Any) -> float | None:
 
 def _numbers(found: Sequence[int]) -> str:
     return "slices " + ", ".join(map(str, found[:8])) + (", ..." if len(found) > 8 else "")
-
-

@@ -80,7 +80,7 @@ def check_even(places: Sequence[Place]) -> None:
     parts = gaps / usual
     missing = np.flatnonzero(parts > 1.5)
     if missing.size and (np.abs(parts - np.round(parts)) < 3 * EVEN_TOLERANCE).all():
-        places_ = ", ".join(f"{int(round(parts[n])) - 1} between {n} and {n + 1}" for n in missing[:8])
+        places_ = ", ".join(f"{round(parts[n]) - 1} between {n} and {n + 1}" for n in missing[:8])
         raise invalid(f"slices are missing: {places_}, counted from 0 along the normal; send the whole series")
     uneven = np.flatnonzero(np.abs(parts - 1) > EVEN_TOLERANCE)
     if uneven.size:
@@ -92,9 +92,7 @@ def check_even(places: Sequence[Place]) -> None:
         raise invalid(f"the slices do not lie on one line: {_listed(aside)} lie aside; send one stack at a time")
 
 
-def geometry(
-    places: Sequence[Place], frame: Frame
-) -> tuple[tuple[float, float, float] | None, Vector | None, Vector | None]:
+def geometry(places: Sequence[Place], frame: Frame) -> tuple[tuple[float, float, float] | None, Vector | None, Vector | None]:
     """(spacing in mm, (3, 3) unit directions in LPS, affine to RAS) of sorted slices [column, row, slice], each or None.
 
     The third direction is that from the first to the last slice, so the shear of a tilted gantry stays in the affine.

@@ -39,6 +39,9 @@ def read(data: bytes, limits: LimitSettings, check: Check | None = None) -> Volu
         raise invalid("the NIfTI file's samples are colours or complex numbers: send real samples of 64 bits at most")
     if check is not None:
         check(shape, dtype)
+        sizes = _header(start, repair=False)["pixdim"][1:4]
+        if not (np.isfinite(sizes) & (sizes != 0)).all():
+            raise invalid("the NIfTI header's pixdim is zero or not finite: write the voxel sizes in mm")
     offset = int(header["vox_offset"])
     if offset < 0:
         raise malformed("the NIfTI header's vox_offset must not be negative")
@@ -58,7 +61,8 @@ def read(data: bytes, limits: LimitSettings, check: Check | None = None) -> Volu
     )
 
 
-def _header(start: bytes) -> Any:
+def _header(start: bytes, repair: bool = True) -> Any:
+    """The header, told by its magic. nibabel's `repair` makes voxel sizes of 0 to 1, for pictures of a slice alone."""
     if sniff(start) is not Format.NIFTI:
         raise Fault(
             Kind.UNSUPPORTED_MEDIA, "the gzip file holds no NIfTI volume, the one kind that may be gzipped", param="image"
@@ -70,7 +74,7 @@ def _header(start: bytes) -> Any:
     second = start[4:7] == b"n+2"
     length = 540 if second else 348
     reader: Any = Nifti2Header if second else Nifti1Header
-    return reader.from_fileobj(BytesIO(start[:length].ljust(length + 4, b"\0")))
+    return reader.from_fileobj(BytesIO(start[:length].ljust(length + 4, b"\0")), check=repair)
 
 
 def _geometry(header: Any) -> tuple[tuple[float, float, float] | None, npt.NDArray[np.float64] | None]:

@@ -25,7 +25,6 @@ from serving.imaging.levels import Levels
 from serving.imaging.view import choose
 from serving.settings import LimitSettings
 
-
 Check = Callable[[tuple[int, int, int], "np.dtype[Any]"], None]
 """Raises Fault where a header's shape and dtype are more than is taken."""
 

@@ -27,7 +27,7 @@ _DICOM = "application/dicom"
 class Slices:
     """A volume's slices as pictures, windowed as they are asked for: no second copy of the volume is made.
 
-    `window`: the request's, above the file's own, above CT's 40/400 for CT, above `window.DEFAULT`. Percentiles and extremes are
+    `window`: the request's, above the file's own, above 40/400 for CT, above `window.DEFAULT`. Percentiles and extremes are
     those of the whole volume, as MedSAM's `pre_CT_MR.py` takes them.
     """
 
@@ -49,8 +49,8 @@ class Slices:
 def read(encoded: EncodedVolume, limits: LimitSettings, budget: VolumeSettings) -> Volume:
     """A volume as sent -> Volume.
 
-    Raises nothing but Fault: UNSUPPORTED_MEDIA, MALFORMED (damaged, cut short), TOO_LARGE (told from the headers), INVALID (empty, no
-    voxel sizes, slices that are missing, doubled or of another size, spacing, orientation or series).
+    Raises nothing but Fault: UNSUPPORTED_MEDIA, MALFORMED (damaged, cut short), TOO_LARGE (told from the headers),
+    INVALID (no voxel sizes, slices that are missing, doubled or of another size, spacing, orientation or series).
     """
     try:
         return _read(encoded, limits, budget)
@@ -104,17 +104,11 @@ def _single(data: bytes, limits: LimitSettings, budget: VolumeSettings) -> Volum
     match kind:
         case Format.NIFTI | Format.NIFTI_GZIP:
             check = partial(check_budget, compressed=kind is Format.NIFTI_GZIP, budget=budget)
-            return _with_voxel_sizes(nifti.read(data, limits, check))
+            return nifti.read(data, limits, check)
         case Format.NRRD:
             return nrrd.read(data, limits, partial(check_budget, compressed=True, budget=budget))
         case _:
             raise Fault(Kind.UNSUPPORTED_MEDIA, f"the content is no volume that is read; accepted are {ACCEPTED}")
-
-
-def _with_voxel_sizes(volume: Volume) -> Volume:
-    if volume.spacing_mm is None or volume.affine is None:
-        raise Fault(Kind.INVALID, "the NIfTI header's pixdim or affine is zero or not finite: write the voxel sizes in mm")
-    return volume
 
 
 def _is_dicom(data: bytes, media_type: str) -> bool:
