@@ -42,7 +42,10 @@ def packed(data: bytes, height: int, width: int) -> Bools:
 
 
 def volumes(data: bytes, slices: int, rows: int, columns: int) -> tuple[Bools, ...]:
-    """Packed bits of several objects, each a length (8 bytes, little-endian) and a zlib stream -> (slices, rows, columns) each."""
+    """Packed bits of several objects, each a length (8 bytes, little-endian) and a zlib stream.
+
+    Gives (slices, rows, columns) bool of each.
+    """
     found, at = [], 0
     while at < len(data):
         size = int.from_bytes(data[at : at + 8], "little")

@@ -36,7 +36,7 @@ _MEDIA = {
 class VolumeOptions(Options, total=False):
     """`boxes`: [x0, y0, z0, x1, y1, z1] each, both slices included, or four numbers with `slice`. `objects`: the general form.
 
-    `window`: {center, width}, {low, high, nonzero} in percent, or {minimum, maximum}. `axis`: along which slices are counted (2).
+    `window`: {center, width}, {low, high, nonzero} in percent, or {minimum, maximum}. `axis`: slices are counted along it (2).
     """
 
     boxes: Sequence[Sequence[float]]
