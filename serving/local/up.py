@@ -46,11 +46,18 @@ class Stack:
         metrics_dir = self.run_dir / "metrics"
         metrics_dir.mkdir(parents=True, exist_ok=True)
         try:
-            settings = self._start_triton(self._make_arena(self._settings))
+            settings = self._start_triton(self._make_arena(self._with_spool(self._settings)))
             self._start_ray(settings, metrics_dir)
         except BaseException:
             self._stop_parts()
             raise
+
+    def _with_spool(self, settings: Settings) -> Settings:
+        """The settings with the folder of this run's volume jobs: they end with it."""
+        if settings.volumes.spool is not None:
+            return settings
+        spool = settings.volumes.model_copy(update={"spool": self.run_dir / "volumes"})
+        return settings.model_copy(update={"volumes": spool})
 
     def _make_arena(self, settings: Settings) -> Settings:
         """The settings with the region of this node's Features."""
@@ -82,7 +89,8 @@ class Stack:
     def _start_ray(self, settings: Settings, metrics_dir: Path) -> None:
         self._say("starting Ray")
         self._ray = local_ray.LocalRay(settings, self.run_dir)
-        self._ray.start(local_ray.environment(self.run_dir, metrics_dir, settings.limits.max_body_bytes))
+        largest = max(settings.limits.max_body_bytes, settings.volumes.max_body_bytes)
+        self._ray.start(local_ray.environment(self.run_dir, metrics_dir, largest))
         self._say("starting the router and the pools, warming the models up")
         self._ray.deploy(app.build_application(settings))
         self.http_url = f"http://{settings.http.host}:{self._ray.http_port}"
