@@ -89,8 +89,7 @@ class Stack:
     def _start_ray(self, settings: Settings, metrics_dir: Path) -> None:
         self._say("starting Ray")
         self._ray = local_ray.LocalRay(settings, self.run_dir)
-        largest = max(settings.limits.max_body_bytes, settings.volumes.max_body_bytes)
-        self._ray.start(local_ray.environment(self.run_dir, metrics_dir, largest))
+        self._ray.start(local_ray.environment(self.run_dir, metrics_dir, settings.limits.max_body_bytes))
         self._say("starting the router and the pools, warming the models up")
         self._ray.deploy(app.build_application(settings))
         self.http_url = f"http://{settings.http.host}:{self._ray.http_port}"
