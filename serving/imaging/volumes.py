@@ -42,7 +42,7 @@ class Slices:
 
     def pixels(self, index: int) -> npt.NDArray[np.uint8]:
         """One slice (rows, columns) uint8: see `imaging.volume` for which axis is which."""
-        slice_ = np.take(self._volume.samples, index, axis=self._axis).T
+        slice_ = self._volume.slice(self._axis, index)
         shown: npt.NDArray[np.uint8] = np.ascontiguousarray(window.stretch(self._volume.values(slice_), self._span))
         return shown
 
