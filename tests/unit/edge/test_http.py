@@ -257,7 +257,7 @@ async def test_readiness(front):
 
 async def test_models(front):
     first, second = (await front.client.get("/v1/models")).json()["models"]
-    assert (first["name"], first["prompts"], first["limits"]) == ("sam", ["box", "point", "mask"], {"objects": 256})
+    assert (first["name"], first["prompts"], first["limits"]) == ("sam", ["box", "point", "mask", "volume"], {"objects": 256})
     assert (second["demonstration"], second["licence"]) == (True, "Apache-2.0")
 
 
@@ -277,6 +277,7 @@ async def test_pages_need_no_other_host(front):
 async def test_openapi_has_every_route_and_resolves(front):
     document = (await front.client.get("/openapi.json")).json()
     expected = {"infer", "segment", "images", "images/{image_id}", "classify", "embed", "models"}
+    expected |= {"volumes/segment", "volumes/{job}", "volumes/{job}/result"}
     assert {f"/v1/{name}" for name in expected} | {"/livez", "/readyz", "/metrics"} == set(document["paths"])
     schemas = document["components"]["schemas"]
 
