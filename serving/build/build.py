@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from serving.build import config, recipes, weights
+from serving.build import config, known, recipes, weights
 from serving.build.catalogue import DEMONSTRATION, ENTRIES, Entry, find
 from serving.build.recipes import Choices
 from serving.build.weights import Checkpoint, Say
@@ -40,8 +40,8 @@ def build(
     entry's. Raises SetupError.
     """
     entry = find(name)
-    choices = Choices(entry, _preprocessing(entry, preprocessing))
     sources = _sources(entry, home, checkpoints, say)
+    choices = Choices(entry, known.preprocessing(entry, preprocessing, sources))
     stem = served_as or name
     stamp = _stamp(sources, choices)
     models = [(stem if model == name else model, family) for model, family in entry.models]
@@ -60,13 +60,6 @@ def build(
         built.append(manifest)
     say(f"{stem} is built in {time.monotonic() - started:.0f} s")
     return tuple(built)
-
-
-def _preprocessing(entry: Entry, asked: str) -> str:
-    if asked and asked not in entry.preprocessings:
-        known = f"it has: {', '.join(entry.preprocessings)}" if entry.preprocessings else "it has one only"
-        raise SetupError(f"{entry.name} has no preprocessing {asked}; {known}")
-    return asked
 
 
 def _sources(entry: Entry, home: Path, checkpoints: Sequence[Path], say: Say) -> tuple[Checkpoint, ...]:

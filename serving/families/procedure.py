@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -55,14 +56,14 @@ def longest_side_px(size_px: tuple[int, int], side_px: int) -> tuple[int, int]:
     return max(int(size_px[0] * scale + 0.5), 1), max(int(size_px[1] * scale + 0.5), 1)
 
 
-def min_max(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+def min_max(pixels: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Minimum..maximum of all channels together -> 0..1; a constant picture becomes 0."""
     low, high = float(pixels.min()), float(pixels.max())
     return (pixels.astype(np.float64) - low) / max(high - low, 1e-8)
 
 
-def placed(pixels: npt.NDArray[np.floating], side_px: int) -> npt.NDArray[np.float32]:
-    """(rows, columns) or (rows, columns, 3) -> (1, 3, side_px, side_px), zeros right of and below it; gray is repeated."""
+def placed(pixels: npt.NDArray[Any], side_px: int) -> npt.NDArray[np.float32]:
+    """(rows, columns) or (rows, columns, 1 or 3) -> (1, 3, side_px, side_px), zeros right of and below it; gray is repeated."""
     tensor = np.zeros((1, 3, side_px, side_px), np.float32)
     channels_first = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     tensor[0, :, : pixels.shape[0], : pixels.shape[1]] = channels_first

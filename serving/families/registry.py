@@ -8,9 +8,11 @@ from serving.families.chexzero.family import DECLARATION as CHEXZERO
 from serving.families.clip.family import DECLARATION as CLIP
 from serving.families.family import FamilyDeclaration
 from serving.families.litemedsam.family import DECLARATION as LITEMEDSAM
+from serving.families.medsam.family import DECLARATION as MEDSAM
 
 FAMILIES: Mapping[str, FamilyDeclaration] = {
     LITEMEDSAM.name: LITEMEDSAM,
+    MEDSAM.name: MEDSAM,
     CLIP.name: CLIP,
     CHEXZERO.name: CHEXZERO,
 }
