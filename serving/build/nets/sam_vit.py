@@ -1,7 +1,7 @@
 """SAM's image encoder (ViT-B, L, H), with the original state-dict keys and all sizes told from the weights.
 
 Structure of facebookresearch/segment-anything, `modeling/image_encoder.py` (after ViTDet, Li et al. 2022): attention in
-windows, a few global blocks, decomposed relative positions (MViTv2, Li et al. 2022), a convolutional neck. LayerNorm epsilon 1e-6.
+windows, a few global blocks, decomposed relative positions (MViTv2, Li et al. 2022), a convolutional neck. LayerNorm eps 1e-6.
 
 Relative positions are added inside the scores' own matrix product. Behind a query stand its products with the tables of its row
 and its column, behind a key its row and its column one-hot, so that q' k'^T = q k^T / sqrt(d) + rel_h + rel_w. No bias of the

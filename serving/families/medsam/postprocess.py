@@ -38,5 +38,5 @@ def _back(values: Logits, content_px: Size, size_px: Size) -> Logits:
 
 
 def _sigmoid(logits: Logits) -> Logits:
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         return np.asarray(1 / (1 + np.exp(-logits)))

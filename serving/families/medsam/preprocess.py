@@ -43,10 +43,14 @@ def longest_side_scale(size_px: tuple[int, int]) -> Scale:
 
 
 def squash(image: Image) -> ModelInput:
-    """To 1024 x 1024 whatever the aspect, truncated to whole levels, then minimum..maximum of all channels to 0..1."""
+    """To 1024 x 1024 whatever the aspect, then minimum..maximum of all channels to 0..1.
+
+    Between the two the spline's overshoots are held within the picture's own values and the result is cut to whole levels.
+    """
     pixels = image.pixels
     channels = [pixels] if pixels.ndim == 2 else [pixels[..., channel] for channel in range(3)]
-    small = np.stack([_spline(channel) for channel in channels], axis=-1)
+    large = np.stack([_spline(channel.astype(np.float64)) for channel in channels], axis=-1)
+    small = np.clip(large, pixels.min(), pixels.max()).astype(np.uint8)
     return ModelInput(placed(min_max(small), SIDE_PX), (SIDE_PX, SIDE_PX))
 
 
@@ -67,14 +71,11 @@ def _standard(colour: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     return np.asarray((colour.astype(np.float32) - np.array(SAM_MEAN, np.float32)) / np.array(SAM_STD, np.float32))
 
 
-def _spline(channel: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """(rows, columns) uint8 -> (1024, 1024) uint8, as `skimage.transform.resize(order=3, anti_aliasing=True)` does it.
+def _spline(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(rows, columns) -> (1024, 1024), as `skimage.transform.resize(order=3, anti_aliasing=True)` before it clips.
 
-    That is SciPy's Gaussian of (factor - 1) / 2 along an axis that shrinks, SciPy's cubic zoom, and the result held within the
-    picture's own values; upstream then truncates.
+    That is SciPy's Gaussian of (factor - 1) / 2 along an axis that shrinks, then SciPy's cubic zoom.
     """
-    values = channel.astype(np.float64)
     factors = [size / SIDE_PX for size in values.shape]
     smooth = ndimage.gaussian_filter(values, [max(0.0, (factor - 1) / 2) for factor in factors], mode="mirror")
-    zoomed = ndimage.zoom(smooth, [1 / factor for factor in factors], order=3, mode="mirror", grid_mode=True)
-    return np.asarray(np.clip(zoomed, values.min(), values.max()).astype(np.uint8))
+    return np.asarray(ndimage.zoom(smooth, [1 / factor for factor in factors], order=3, mode="mirror", grid_mode=True))
