@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from sams import SAM_B, hugging_face, seeded, tiny_sam
 
+from serving.build import export
 from serving.build.catalogue import ENTRIES
 from serving.build.nets import litemedsam, medsam, sam_parts
 from serving.build.nets.sam_layout import original
@@ -171,6 +173,21 @@ def test_a_recipe_refuses_other_sizes():
     small = medsam.SamVit(Sizes(32, 64, 1, 16, 16, (14, 16))).state_dict()
     with pytest.raises(SetupError, match="256-pixel images in 16 x 16 patches; 1024 pixels in 64 x 64 are served"):
         parts(small, Choices(ENTRIES["medsam"], "july-2023"))
+
+
+def test_weights_above_protobuf_s_limit_lie_beside_the_graph(tmp_path, monkeypatch):
+    """ViT-H's are 2.5 GB; here the limit is lowered instead."""
+    part = export.Part(torch.nn.Linear(300, 200), {"input": torch.rand(2, 300)}, {"input": {0: "b"}}, ("y",), "openvino")
+    sample = {"input": np.random.default_rng(0).random((3, 300), np.float32)}
+    for limit, files in ((export.GRAPH_BYTES, {"model.onnx"}), (1000, {"model.onnx", "model.onnx.data"})):
+        monkeypatch.setattr(export, "GRAPH_BYTES", limit)
+        folder = tmp_path / str(limit)
+        folder.mkdir()
+        export.to_onnx(part, folder / "model.onnx")
+        assert {path.name for path in folder.iterdir()} == files
+        export.to_openvino(folder / "model.onnx", folder / "model.xml")
+        for backend in ("openvino", "onnxruntime"):
+            assert export.compare(replace(part, backend=backend), folder, [sample])["y_max_abs"] <= 1e-5
 
 
 def test_hugging_face_s_two_names_of_one_tensor_become_one():
