@@ -15,8 +15,7 @@ from serving.build import samples
 from serving.build.gate_boxes import BOXES
 from serving.domain.image import EncodedImage, Frame, Image, View
 from serving.families.clip import preprocess as clip_preprocess
-from serving.families.litemedsam.preprocess import prepare
-from serving.families.procedure import ModelInput
+from serving.families.litemedsam.preprocess import ModelInput, prepare
 from serving.families.tokenizer import open_tokenizer
 from serving.imaging.decode import decode
 from serving.settings import LimitSettings

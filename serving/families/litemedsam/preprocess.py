@@ -8,6 +8,8 @@ import numpy as np
 from serving.domain.image import Image
 from serving.families.procedure import ModelInput, Scale, longest_side_px, min_max, placed
 
+__all__ = ["PREPROCESSING_ID", "SIDE_PX", "ModelInput", "content_size_px", "prepare", "scale"]
+
 SIDE_PX = 256
 """Side of the model's square frame."""
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from serving.domain.prompt import ObjectPrompt
 from serving.families import prompts
 from serving.families.litemedsam.preprocess import scale
-from serving.families.prompts import OBJECTS_A_CALL, Group, Token
-from serving.families.prompts import check as check
+from serving.families.prompts import BOTTOM_RIGHT, OBJECTS_A_CALL, TOP_LEFT, Group, Token, check
+
+__all__ = ["BOTTOM_RIGHT", "OBJECTS_A_CALL", "TOP_LEFT", "Group", "Token", "check", "group", "tokens"]
 
 
 def tokens(prompt: ObjectPrompt, size_px: tuple[int, int]) -> tuple[Token, ...]:
