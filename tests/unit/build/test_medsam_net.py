@@ -68,6 +68,14 @@ def pair():
     return sam, medsam.load(sam.state_dict())
 
 
+@pytest.fixture(scope="module")
+def encoded(pair):
+    """One picture through both encoders: Hugging Face's embedding, and what lies in a slot."""
+    image = torch.randn(1, 3, 256, 256, generator=torch.Generator().manual_seed(2))
+    with torch.inference_mode():
+        return pair[0].vision_encoder(image).last_hidden_state, sam_parts.Encode(pair[1])(image)
+
+
 PROMPTS = {
     "a box": ({"input_boxes": [[[40.0, 60.5, 200.0, 180.0]]]}, [[40, 60.5, 2], [200, 180, 3]]),
     "clicks": (
@@ -84,18 +92,16 @@ PROMPTS = {
 @torch.inference_mode()
 @pytest.mark.parametrize("name", PROMPTS)
 @pytest.mark.parametrize("earlier", [False, True])
-def test_masks_are_hugging_face_s(pair, name, earlier):
+def test_masks_are_hugging_face_s(pair, encoded, name, earlier):
     """From pixels and prompts to logits through the parts as they are exported: encode, click, refine."""
     sam, ours = pair
     theirs, tokens = PROMPTS[name]
-    generator = torch.Generator().manual_seed(2)
-    image = torch.randn(1, 3, 256, 256, generator=generator)
-    logits = 5 * torch.randn(1, 1, 256, 256, generator=generator)
+    embedding, (x0, k0, v0, q0) = encoded
+    logits = 5 * torch.randn(1, 1, 256, 256, generator=torch.Generator().manual_seed(3))
     given = {key: torch.tensor(value) for key, value in theirs.items()} | ({"input_masks": logits} if earlier else {})
-    wanted = [sam(pixel_values=image, multimask_output=many, **given) for many in (False, True)]
+    wanted = [sam(image_embeddings=embedding, multimask_output=many, **given) for many in (False, True)]
     table = torch.tensor(tokens, dtype=torch.float32)
     points, labels = table[None, None, :, :2], table[None, None, :, 2].long()
-    x0, k0, v0, q0 = sam_parts.Encode(ours)(image)
     if earlier:
         found = sam_parts.Refine(ours)(x0, points, labels, logits[None])
     else:
