@@ -161,8 +161,11 @@ class TritonSettings(Section):
 
     address: str = ""
     """host:port of its gRPC endpoint. Empty: start the embedded one."""
-    call_timeout_s: float = Field(default=30.0, gt=0)
-    """No call to Triton waits longer than this, whatever the request's deadline."""
+    call_timeout_s: float = Field(default=120.0, gt=0)
+    """No call to Triton waits longer than this, whatever the request's deadline.
+
+    SAM's ViT takes seconds an image on a CPU, and several times that on a busy one.
+    """
     start_timeout_s: float = Field(default=120.0, gt=0)
     """How long the embedded server may take to become ready."""
     threads: int = Field(default=0, ge=0)

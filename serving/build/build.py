@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from serving.build import config, recipes, vocabulary, weights
+from serving.build import config, known, recipes, vocabulary, weights
 from serving.build.catalogue import DEMONSTRATION, ENTRIES, Entry, find
 from serving.build.recipes import Choices
 from serving.build.weights import Checkpoint, Say
@@ -43,10 +43,9 @@ def build(
     entry's; `tokenizer`: the file that tells text's ids, else beside the checkpoint; `options`: NAME=VALUE. Raises SetupError.
     """
     entry = find(name)
-    asked = _preprocessing(entry, preprocessing)
-    found = vocabulary.find(entry, tokenizer, checkpoints)
-    choices = Choices(entry, asked, found, choices_of(entry, options))
     sources = _sources(entry, home, checkpoints, say)
+    asked = known.preprocessing(entry, preprocessing, sources)
+    choices = Choices(entry, asked, vocabulary.find(entry, tokenizer, checkpoints), choices_of(entry, options))
     stem = served_as or name
     stamp = _stamp(sources, choices)
     models = [(stem if model == name else model, family) for model, family in entry.models]
@@ -65,13 +64,6 @@ def build(
         built.append(manifest)
     say(f"{stem} is built in {time.monotonic() - started:.0f} s")
     return tuple(built)
-
-
-def _preprocessing(entry: Entry, asked: str) -> str:
-    if asked and asked not in entry.preprocessings:
-        known = f"it has: {', '.join(entry.preprocessings)}" if entry.preprocessings else "it has one only"
-        raise SetupError(f"{entry.name} has no preprocessing {asked}; {known}")
-    return asked
 
 
 def choices_of(entry: Entry, given: Sequence[str]) -> dict[str, str]:

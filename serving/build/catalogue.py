@@ -59,6 +59,25 @@ ENTRIES = {
             ),
         ),
         Entry(
+            "medsam",
+            "adaptive",
+            (("medsam", "medsam"),),
+            "Apache-2.0 (code); weights CC-BY-4.0",
+            "bowang-lab/MedSAM; weights: Zenodo record 10689643",
+            preprocessings=("july-2023", "april-2023"),
+        ),
+        *(
+            Entry(
+                f"sam-vit-{size}",
+                "adaptive",
+                ((f"sam-vit-{size}", "medsam"),),
+                "Apache-2.0",
+                "facebookresearch/segment-anything",
+                preprocessings=("sam",),
+            )
+            for size in "blh"
+        ),
+        Entry(
             "synthetic-cxr",
             "contrastive",
             (("synthetic-cxr-chexzero", "chexzero"), ("synthetic-cxr-clip", "clip")),

@@ -24,6 +24,9 @@ OPSET = 20
 TOLERANCE = 1e-4
 """Largest difference to the module, relative to the output's largest value, that a build accepts."""
 
+GRAPH_BYTES = 1 << 30
+"""Weights above this lie beside the graph: a protobuf message ends at 2 GiB."""
+
 Arrays = dict[str, npt.NDArray[Any]]
 
 
@@ -44,7 +47,10 @@ class Part:
 
 
 def to_onnx(part: Part, path: Path) -> None:
-    """Write the graph, weights inside. Float32 throughout and strongly typed: TensorRT takes precision from the graph."""
+    """Write the graph, weights inside, or in `model.onnx.data` beside it where they are large.
+
+    Float32 throughout and strongly typed: TensorRT takes precision from the graph.
+    """
     dims = {name: torch.export.Dim(name, min=1, max=4096) for axes in part.axes.values() for name in axes.values()}
     shapes = {name: {axis: dims[dim] for axis, dim in part.axes.get(name, {}).items()} or None for name in part.inputs}
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -58,9 +64,13 @@ def to_onnx(part: Part, path: Path) -> None:
             )  # fmt: skip
             assert program is not None
             _free_names(program.model.graph, part.outputs)
-            program.save(str(path), external_data=False)
+            program.save(str(path), external_data=_weights_bytes(part.module) > GRAPH_BYTES)
         finally:
             logging.disable(level)
+
+
+def _weights_bytes(module: nn.Module) -> int:
+    return sum(value.nbytes for value in module.state_dict().values())
 
 
 def _free_names(graph: Any, names: tuple[str, ...]) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 RECIPES = {
     "litemedsam": "litemedsam",
+    "medsam": "medsam",
     "clip": "clip",
     "chexzero": "chexzero",
     "medclip": "medclip",

@@ -1,41 +1,14 @@
-"""LiteMedSAM's engines: names, tensors, shapes."""
+"""LiteMedSAM's engines: those of a SAM-like model, at 256 pixels."""
 
 from __future__ import annotations
 
-from serving.engines.engine import EngineSpec, TensorSpec
-from serving.manifest import Manifest, engine_name
-
-CELLS = 64 * 64
-FEATURES = (
-    TensorSpec("x0", "float32", (CELLS, 256)),
-    TensorSpec("k0", "float32", (8, 16, CELLS)),
-    TensorSpec("v0", "float32", (8, CELLS, 16)),
-    TensorSpec("q0", "float32", (8, CELLS, 16)),
-)
-"""One image: the encoder's output with its dense prompt, and the first cross-attentions' keys, values and queries of it."""
-
-OBJECTS_AXIS = 1
-"""Every tensor below is one image's (leading axis 1), then its objects."""
-POINTS = TensorSpec("points", "float32", (-1, -1, 2))
-LABELS = TensorSpec("labels", "int64", (-1, -1))
-LOGITS = TensorSpec("logits", "float32", (-1, 1, 256, 256))
-MASKS = (
-    TensorSpec("mask", "float32", (-1, 1, 256, 256)),
-    TensorSpec("iou", "float32", (-1, 1)),
-    TensorSpec("masks", "float32", (-1, 3, 256, 256)),
-    TensorSpec("ious", "float32", (-1, 3)),
-)
+from serving.engines.engine import EngineSpec
+from serving.families import sam_engines
+from serving.families.litemedsam.preprocess import SIDE_PX
+from serving.families.sam_engines import FEATURES as FEATURES
+from serving.manifest import Manifest
 
 
 def specs(manifest: Manifest) -> dict[str, EngineSpec]:
-    """part -> spec. Points are pixels of the 256-pixel model frame; labels -1 pad, 0, 1, 2 top-left, 3 bottom-right."""
-    image = TensorSpec("image", "float32", (3, 256, 256))
-
-    def spec(part: str, inputs: tuple[TensorSpec, ...], reads: tuple[TensorSpec, ...]) -> EngineSpec:
-        return EngineSpec(engine_name(manifest.model, part), inputs, MASKS, reads=reads, join=OBJECTS_AXIS)
-
-    return {
-        "image_encoder": EngineSpec(engine_name(manifest.model, "image_encoder"), (image,), (), max_batch=4, writes=FEATURES),
-        "mask_decoder": spec("mask_decoder", (POINTS, LABELS), FEATURES),
-        "mask_refiner": spec("mask_refiner", (POINTS, LABELS, LOGITS), FEATURES[:1]),
-    }
+    """part -> spec."""
+    return sam_engines.specs(manifest, SIDE_PX)

@@ -1,89 +1,22 @@
-"""Prompts -> the prompt encoder's tokens, and the objects that may share one decoder call.
-
-Objects share a call only where they have equally many tokens: padding an object with further "not a point" tokens would
-change its mask.
-"""
+"""Prompts of LiteMedSAM: SAM's tokens in the 256 x 256 model frame."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
+from serving.domain.prompt import ObjectPrompt
+from serving.families import prompts
+from serving.families.litemedsam.preprocess import scale
+from serving.families.prompts import BOTTOM_RIGHT, OBJECTS_A_CALL, TOP_LEFT, Group, Token, check
 
-from serving.domain.prompt import Box, ObjectPrompt, Point
-from serving.errors import Fault, Kind
-from serving.families.litemedsam.preprocess import SIDE_PX
-
-PAD, NEGATIVE, POSITIVE, TOP_LEFT, BOTTOM_RIGHT = -1, 0, 1, 2, 3
-"""SAM's token labels; -1 is "not a point"."""
-
-OBJECTS_A_CALL = 16
-"""Most objects in one decoder call: its activations take some 30 MB an object."""
-
-Token = tuple[float, float, int]
-
-
-@dataclass(frozen=True, eq=False)
-class Group:
-    """Objects that share a decoder call.
-
-    `objects`: their indices in the request. `points`: (P, N, 2) float32, (x, y) pixels of the 256 x 256 model frame,
-    before SAM's shift of half a pixel. `labels`: (P, N) int64. `logits`: (P, 1, 256, 256) float32, or None.
-    """
-
-    objects: tuple[int, ...]
-    points: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int64]
-    logits: npt.NDArray[np.float32] | None
-
-
-def check(objects: Sequence[ObjectPrompt]) -> None:
-    """Refuse what this model cannot answer. Raises Fault(INVALID)."""
-    if any(item.box is None and not item.points for item in objects):
-        raise Fault(Kind.INVALID, "previous logits need a box or a point of the same object beside them", param="mask")
+__all__ = ["BOTTOM_RIGHT", "OBJECTS_A_CALL", "TOP_LEFT", "Group", "Token", "check", "group", "tokens"]
 
 
 def tokens(prompt: ObjectPrompt, size_px: tuple[int, int]) -> tuple[Token, ...]:
-    """One object's tokens in SAM's order: clicks, a pad token where there is no box, then the box's corners."""
-    ratio = SIDE_PX / max(size_px)
-    clicks = tuple(_click(point, ratio) for point in prompt.points)
-    if prompt.box is None:
-        return (*clicks, (0.0, 0.0, PAD))
-    return (*clicks, *_corners(prompt.box, ratio))
+    """One object's tokens. `size_px`: (width, height) of the original frame."""
+    return prompts.tokens(prompt, scale(size_px))
 
 
 def group(objects: Sequence[ObjectPrompt], size_px: tuple[int, int], at_most: int = OBJECTS_A_CALL) -> tuple[Group, ...]:
     """The objects of a request as decoder calls, `at_most` objects each. `size_px`: (width, height) of the original frame."""
-    alike: dict[tuple[int, bool], list[int]] = {}
-    spelled = [tokens(item, size_px) for item in objects]
-    for index, item in enumerate(objects):
-        alike.setdefault((len(spelled[index]), item.logits is not None), []).append(index)
-    return tuple(
-        _stack(members[start : start + at_most], objects, spelled)
-        for members in alike.values()
-        for start in range(0, len(members), at_most)
-    )
-
-
-def _click(point: Point, ratio: float) -> Token:
-    """Clicks keep their fraction: upstream takes no clicks, and SAM scales them as real numbers."""
-    return point.x * ratio, point.y * ratio, POSITIVE if point.positive else NEGATIVE
-
-
-def _corners(box: Box, ratio: float) -> tuple[Token, Token]:
-    """Corners are cut to whole pixels of the model frame, as upstream's `resize_box_to_256` does."""
-    x0, y0, x1, y1 = (float(int(v * ratio)) for v in (box.x0, box.y0, box.x1, box.y1))
-    return (x0, y0, TOP_LEFT), (x1, y1, BOTTOM_RIGHT)
-
-
-def _stack(members: Sequence[int], objects: Sequence[ObjectPrompt], spelled: Sequence[tuple[Token, ...]]) -> Group:
-    table = np.asarray([spelled[index] for index in members], np.float64)
-    earlier = [prompt.logits.values for prompt in (objects[index] for index in members) if prompt.logits is not None]
-    return Group(
-        objects=tuple(members),
-        points=table[..., :2].astype(np.float32),
-        labels=table[..., 2].astype(np.int64),
-        logits=np.stack(earlier)[:, None].astype(np.float32) if earlier else None,
-    )
+    return prompts.group(objects, scale(size_px), at_most)

@@ -1,0 +1,46 @@
+"""The engines of a SAM-like model: image encoder, mask decoder, mask refiner; names, tensors, shapes."""
+
+from __future__ import annotations
+
+from serving.engines.engine import EngineSpec, TensorSpec
+from serving.manifest import Manifest, engine_name
+
+CELLS = 64 * 64
+FEATURES = (
+    TensorSpec("x0", "float32", (CELLS, 256)),
+    TensorSpec("k0", "float32", (8, 16, CELLS)),
+    TensorSpec("v0", "float32", (8, CELLS, 16)),
+    TensorSpec("q0", "float32", (8, CELLS, 16)),
+)
+"""One image: the encoder's output with its dense prompt, and the first cross-attentions' keys, values and queries of it."""
+
+OBJECTS_AXIS = 1
+"""Every tensor below is one image's (leading axis 1), then its objects."""
+POINTS = TensorSpec("points", "float32", (-1, -1, 2))
+LABELS = TensorSpec("labels", "int64", (-1, -1))
+LOGITS = TensorSpec("logits", "float32", (-1, 1, 256, 256))
+MASKS = (
+    TensorSpec("mask", "float32", (-1, 1, 256, 256)),
+    TensorSpec("iou", "float32", (-1, 1)),
+    TensorSpec("masks", "float32", (-1, 3, 256, 256)),
+    TensorSpec("ious", "float32", (-1, 3)),
+)
+
+
+ENCODER_BATCH = 4
+"""Images in one encoder call, on a GPU."""
+
+
+def specs(manifest: Manifest, side_px: int) -> dict[str, EngineSpec]:
+    """part -> spec. Points are pixels of the model frame of `side_px`; labels -1 pad, 0, 1, 2 top-left, 3 bottom-right."""
+    image = TensorSpec("image", "float32", (3, side_px, side_px))
+
+    def spec(part: str, inputs: tuple[TensorSpec, ...], reads: tuple[TensorSpec, ...]) -> EngineSpec:
+        return EngineSpec(engine_name(manifest.model, part), inputs, MASKS, reads=reads, join=OBJECTS_AXIS)
+
+    encoder = engine_name(manifest.model, "image_encoder")
+    return {
+        "image_encoder": EngineSpec(encoder, (image,), (), max_batch=ENCODER_BATCH, writes=FEATURES),
+        "mask_decoder": spec("mask_decoder", (POINTS, LABELS), FEATURES),
+        "mask_refiner": spec("mask_refiner", (POINTS, LABELS, LOGITS), FEATURES[:1]),
+    }
