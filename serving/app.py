@@ -107,7 +107,8 @@ def open_pool(settings: Settings, name: str, metrics: Metrics) -> Pool:
         return asyncio.get_running_loop().run_in_executor(threads, work)
 
     def engine(spec: EngineSpec, record: EngineRecord) -> Engine:
-        return Line(triton.engine(spec, record), IN_FLIGHT if spec.reads or spec.writes else BATCHED_IN_FLIGHT)
+        several = IN_FLIGHT if spec.reads or spec.writes else BATCHED_IN_FLIGHT
+        return Line(triton.engine(spec, record), max(1, several // _sharers(settings)))
 
     vectors = VectorStore(mine.vectors_bytes, settings.features.ttl_s)
     tools = Tools(engine, partial(decode, limits=settings.limits), run, store, vectors)
@@ -118,6 +119,11 @@ def open_pool(settings: Settings, name: str, metrics: Metrics) -> Pool:
         return all(await asyncio.gather(*(triton.model_ready(engine, version) for engine, version in engines)))
 
     return Pool(name, families, backend_ready, metrics, partial(_publish, metrics, name, arena, vectors))
+
+
+def _sharers(settings: Settings) -> int:
+    """How many replicas of this node stand before one engine, and divide its places between their lines."""
+    return settings.router.replicas if settings.shape == "together" else 1
 
 
 def _publish(metrics: Metrics, pool: str, arena: Arena | None, vectors: VectorStore) -> None:
