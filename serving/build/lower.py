@@ -1,8 +1,9 @@
 """Float32 graphs rewritten to compute some products at lower precision, whatever the network. Inputs and outputs stay float32.
 
-Which: `MatMul` by trained weights, the projections of transformers, with the bias and activation behind them. Convolutions,
-normalisations, softmax, products of two activations and the residual stream stay float32, and so do small matrices, such
-as the positional encoding's. Explicit types in the graph: a processor without bfloat16 computes them in float32.
+Which: `MatMul` by trained weights, the projections of transformers, with the bias and activation behind them; where asked for,
+dense convolutions wider than a pixel and the last attentions' products of queries and keys. Normalisations, softmax, other
+products of two activations and the residual stream stay float32, and so do small matrices, such as the positional
+encoding's. Explicit types in the graph: a processor without bfloat16 computes them in float32.
 """
 
 from __future__ import annotations
@@ -26,9 +27,23 @@ def projections(model: ov.Model, *, narrowing: bool = True) -> list[Any]:
     return [op for op in model.get_ordered_ops() if _is_projection(op) and (narrowing or _outputs(op) >= _inputs(op))]
 
 
-def to_bf16(model: ov.Model, *, narrowing: bool = True) -> ov.Model:
-    """A copy whose projections are bfloat16. See the module."""
+def to_bf16(model: ov.Model, *, narrowing: bool = True, convolutions: bool = False, scores: int = 0) -> ov.Model:
+    """A copy whose projections are bfloat16, its `convolutions` and the queries and keys of its last `scores` attentions.
+
+    See the module.
+    """
     copy = model.clone()
+    found = [op for op in copy.get_ordered_ops() if _is_wide_convolution(op)] if convolutions else []
+    for op in [*found, *(score_products(copy)[-scores:] if scores else [])]:
+        for place in range(2):
+            given = op.input_value(place)
+            constant = given.get_node().get_type_name() == "Constant"
+            op.input(place).replace_source_output(_constant(given).output(0) if constant else _bf16(given))
+        op.validate_and_infer_types()
+        readers = list(op.output(0).get_target_inputs())
+        back = ops.convert(op, ov.Type.f32).output(0)
+        for reader in readers:
+            reader.replace_source_output(back)
     for product in projections(copy, narrowing=narrowing):
         left = ops.matmul(_bf16(product.input_value(0)), _constant(product.input_value(1)), False, _transposed(product))
         last = product
@@ -59,6 +74,32 @@ def to_int8(model: ov.Model, samples: Sequence[Arrays]) -> ov.Model:
         product.input(1).replace_source_output(quantised.output(0))
     copy.validate_nodes_and_infer_types()
     return copy
+
+
+def score_products(model: ov.Model) -> list[Any]:
+    """Products of queries and keys in order: those whose scaled and biased result a softmax takes."""
+    found = (
+        _behind(op.input_value(0).get_node()) for op in model.get_ordered_ops() if op.get_type_name() in ("Softmax", "SoftMax")
+    )
+    return [op for op in found if op is not None]
+
+
+def _behind(op: Any) -> Any | None:
+    """The product of two activations behind scales and biases, or None."""
+    if op.get_type_name() == "MatMul":
+        computed = all(value.get_node().get_type_name() != "Constant" for value in op.input_values())
+        return op if computed else None
+    if op.get_type_name() not in ("Add", "Multiply", "Divide"):
+        return None
+    return next((found for value in op.input_values() if (found := _behind(value.get_node())) is not None), None)
+
+
+def _is_wide_convolution(op: Any) -> bool:
+    if op.get_type_name() != "Convolution" or op.get_element_type() != ov.Type.f32:
+        return False
+    weights = op.input_value(1).get_node()
+    dense = weights.get_type_name() == "Constant" and int(np.prod(weights.shape)) >= LEAST_WEIGHTS
+    return dense and any(side > 1 for side in list(weights.shape)[2:])
 
 
 def _ranges(model: ov.Model, samples: Sequence[Arrays]) -> list[tuple[float, float]]:

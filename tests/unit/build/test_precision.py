@@ -10,8 +10,8 @@ from serving.build import export, gate, gate_set, precision, recipes, weights
 from serving.build.catalogue import find
 from serving.build.gate import Verdict
 from serving.build.recipes import Choices
+from serving.engines import selfcheck
 from serving.errors import SetupError
-from serving.local.backends import selfcheck
 
 SAMPLES = [{"x": np.ones((1, 4), np.float32)}]
 
