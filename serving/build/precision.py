@@ -81,15 +81,18 @@ def choose_masks(encoder: Path, decoder: Path, say: Say, has: frozenset[str] | N
         return gate.compare(reference, (gate.masks(one, engine({"image": one.given.tensor}), plain) for one in items))
 
     encoding = _choose(encoder, IMAGE_ENCODER, encodes, [{"image": item.given.tensor} for item in items], say, has)
-    chosen = open_openvino(encoder)
-    features = [chosen({"image": item.given.tensor}) for item in items]
-    prompt = {**features[0], "points": items[0].points[:, :1], "labels": items[0].labels[:, :1]}
+    features: list[Arrays] = []
+    prompt: list[Arrays] = []
+    if any(candidate.needs in (able() if has is None else has) for candidate in MASK_DECODER):
+        chosen = open_openvino(encoder)
+        features = [chosen({"image": item.given.tensor}) for item in items]
+        prompt = [{**features[0], "points": items[0].points[:, :1], "labels": items[0].labels[:, :1]}]
 
     def decodes(candidate: Candidate, engine: Engine) -> Verdict:
         found: Iterator[Masks] = (gate.masks(item, made, engine) for item, made in zip(items, features, strict=True))
         return gate.compare(reference, found)
 
-    return encoding, _choose(decoder, MASK_DECODER, decodes, [prompt], say, has, known=encoding)
+    return encoding, _choose(decoder, MASK_DECODER, decodes, prompt, say, has, known=encoding)
 
 
 def choose_tower(
