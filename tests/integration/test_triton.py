@@ -26,6 +26,7 @@ from serving.domain.image import Frame
 from serving.domain.request import Deadline
 from serving.embeddings.arena import Arena
 from serving.embeddings.store import FeaturesStore, Subject
+from serving.engines import selfcheck
 from serving.engines.line import Line
 from serving.engines.triton import TritonServer
 from serving.errors import Fault, Kind, SetupError
@@ -34,6 +35,8 @@ from serving.local import echo
 from serving.local.supervise import Supervisor
 from serving.local.triton import EmbeddedTriton
 from serving.manifest import EngineRecord, read_all
+from serving.pools.selfcheck import Check
+from serving.pools.selfcheck import run as run_selfcheck
 from serving.settings import Settings, load
 
 pytestmark = pytest.mark.integration
@@ -322,6 +325,36 @@ async def test_a_region_slot_whose_call_was_given_up_is_not_given_away(node):
     assert node.arena._slots.pinned(index)
     await until(lambda: not node.arena._slots.pinned(index))
     await server.close()
+
+
+# The self-check
+
+
+def checks(node, files=REPOSITORY):
+    """Every part of LiteMedSAM with the file that its build left."""
+    records = {part: node.manifest.engines[part][0] for part in PARTS}
+    return [
+        Check("litemedsam", record.name, node.engine(part), Path(files) / record.name / record.version / selfcheck.FILE)
+        for part, record in records.items()
+    ]
+
+
+async def test_the_engines_answer_as_they_did_when_they_were_built(node):
+    found = await run_selfcheck(checks(node), node.arena, LONG_S)
+    assert found == {("litemedsam", f"litemedsam_{part}"): True for part in PARTS}
+    assert node.arena.used_bytes() == 0
+
+
+async def test_an_engine_that_does_not_is_found_out(node, tmp_path):
+    for check in checks(node):
+        _, stored = selfcheck.load(check.file)
+        wrong = {name: value[::-1] if "decoder" in check.engine_name else value for name, value in stored.items()}
+        place = tmp_path / check.engine_name / "1" / selfcheck.FILE
+        place.parent.mkdir(parents=True)
+        with np.load(check.file) as held:
+            np.savez(place, **{**held, **{f"out_{name}": value for name, value in wrong.items()}})
+    found = await run_selfcheck(checks(node, tmp_path), node.arena, LONG_S)
+    assert found == {("litemedsam", f"litemedsam_{part}"): part != "mask_decoder" for part in PARTS}
 
 
 # Stale names
