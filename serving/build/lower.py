@@ -33,17 +33,14 @@ def to_bf16(model: ov.Model, *, narrowing: bool = True, convolutions: bool = Fal
     See the module.
     """
     copy = model.clone()
-    found = [op for op in copy.get_ordered_ops() if _is_wide_convolution(op)] if convolutions else []
-    for op in [*found, *(score_products(copy)[-scores:] if scores else [])]:
-        for place in range(2):
-            given = op.input_value(place)
-            constant = given.get_node().get_type_name() == "Constant"
-            op.input(place).replace_source_output(_constant(given).output(0) if constant else _bf16(given))
-        op.validate_and_infer_types()
-        readers = list(op.output(0).get_target_inputs())
-        back = ops.convert(op, ov.Type.f32).output(0)
-        for reader in readers:
-            reader.replace_source_output(back)
+    for op in [op for op in copy.get_ordered_ops() if convolutions and _is_wide_convolution(op)]:
+        attributes = op.get_attributes()
+        given = (_bf16(op.input_value(0)), _constant(op.input_value(1)))
+        sides = (attributes[name] for name in ("strides", "pads_begin", "pads_end", "dilations"))
+        made = ops.convolution(*given, *sides, attributes["auto_pad"])
+        op.output(0).replace(ops.convert(made, ov.Type.f32).output(0))
+    for op in attentions(copy)[-scores:] if scores else ():
+        op.output(0).replace(_with_bf16_scores(op))
     for product in projections(copy, narrowing=narrowing):
         left = ops.matmul(_bf16(product.input_value(0)), _constant(product.input_value(1)), False, _transposed(product))
         last = product
@@ -76,22 +73,20 @@ def to_int8(model: ov.Model, samples: Sequence[Arrays]) -> ov.Model:
     return copy
 
 
-def score_products(model: ov.Model) -> list[Any]:
-    """Products of queries and keys in order: those whose scaled and biased result a softmax takes."""
-    found = (
-        _behind(op.input_value(0).get_node()) for op in model.get_ordered_ops() if op.get_type_name() in ("Softmax", "SoftMax")
-    )
-    return [op for op in found if op is not None]
+def attentions(model: ov.Model) -> list[Any]:
+    """The attentions in order, without a causal mask; OpenVINO finds them in what is exported and makes each one operator."""
+    found = [op for op in model.get_ordered_ops() if op.get_type_name() == "ScaledDotProductAttention"]
+    return [op for op in found if not op.get_attributes()["causal"]]
 
 
-def _behind(op: Any) -> Any | None:
-    """The product of two activations behind scales and biases, or None."""
-    if op.get_type_name() == "MatMul":
-        computed = all(value.get_node().get_type_name() != "Constant" for value in op.input_values())
-        return op if computed else None
-    if op.get_type_name() not in ("Add", "Multiply", "Divide"):
-        return None
-    return next((found for value in op.input_values() if (found := _behind(value.get_node())) is not None), None)
+def _with_bf16_scores(op: Any) -> Any:
+    """The same attention, its products of queries and keys bfloat16, all after them float32."""
+    query, key, value, *more = op.input_values()
+    scores = ops.convert(ops.matmul(_bf16(query), _bf16(key), False, True), ov.Type.f32)
+    width = query.get_partial_shape()[-1].get_length()
+    scaled = ops.multiply(scores, more[1] if len(more) > 1 else np.float32(width**-0.5))
+    biased = ops.add(scaled, more[0]) if more else scaled
+    return ops.matmul(ops.softmax(biased, -1), value, False, False).output(0)
 
 
 def _is_wide_convolution(op: Any) -> bool:

@@ -77,9 +77,8 @@ def attention():
     wide = ops.convolution(x, weights(32, 32, 3, 3), [1, 1], [1, 1], [1, 1], [1, 1])
     narrow = ops.convolution(wide, weights(256, 32, 1, 1), [1, 1], [0, 0], [0, 0], [1, 1])
     tokens = ops.reshape(narrow, np.array([0, 256, 64], np.int64), True)
-    for _ in range(2):
-        scores = ops.add(ops.multiply(ops.matmul(tokens, tokens, True, False), np.float32(0.1)), weights(64, 64))
-        tokens = ops.matmul(tokens, ops.softmax(scores, -1), False, True)
+    for more in ([weights(256, 256)], [weights(256, 256), np.float32(0.1)]):
+        tokens = ops.scaled_dot_product_attention(tokens, tokens, tokens, *(ops.constant(each) for each in more))
     tokens.output(0).set_names({"out"})
     return ov.Model([tokens], [x], "attention")
 
@@ -88,11 +87,11 @@ def test_wide_convolutions_and_the_last_scores_where_asked_for():
     model = attention()
     assert rounded(lower.to_bf16(model)) == []
     assert rounded(lower.to_bf16(model, convolutions=True)) == ["Convolution"]
+    assert rounded(lower.to_bf16(model, scores=2)) == ["MatMul", "MatMul"]
     made = lower.to_bf16(model, convolutions=True, scores=1)
     assert rounded(made) == ["Convolution", "MatMul"]
-    scores = lower.score_products(made)
-    assert len(lower.score_products(model)) == 2
-    assert len(scores) == 1, "the last one's result is turned back to float32 first"
+    assert len(lower.attentions(model)) == 2
+    assert len(lower.attentions(made)) == 1
     assert [port.get_element_type() for port in (*made.inputs, *made.outputs)] == [ov.Type.f32] * 2
     given = {"x": RNG.standard_normal((1, 32, 8, 8)).astype(np.float32)}
     wanted, found = (precision._compiled(each, "f32")(given)["out"].ravel() for each in (model, made))
