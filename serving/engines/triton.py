@@ -19,6 +19,7 @@ from serving import shm, slots
 from serving.domain.request import Deadline, Priority
 from serving.engines import triton_message
 from serving.engines.engine import EngineSpec, Tensors, TensorSpec, Timing, ignore
+from serving.engines.memory import Memory, SystemMemory
 from serving.engines.triton_message import Place
 from serving.errors import Fault, Kind
 from serving.manifest import EngineRecord
@@ -50,15 +51,16 @@ class TritonServer:
 
     `address`: host:port of the gRPC endpoint. `call_timeout_s`: no call waits longer, whatever its deadline. `region_bytes`:
     size of the Features arena, for engines that take Features as tensors; it is mapped when the first of them is called.
+    `memory`: where the arena lies, /dev/shm unless said.
     """
 
-    def __init__(self, address: str, call_timeout_s: float, region_bytes: int = 0) -> None:
+    def __init__(self, address: str, call_timeout_s: float, region_bytes: int = 0, memory: Memory | None = None) -> None:
         self._address = address
         self.call_timeout_s = call_timeout_s
         self._client: Any = None
         self._channel: Any = None
         self._stub: Any = None
-        self._region_bytes = region_bytes
+        self._memory: Memory = memory or SystemMemory(region_bytes)
         self._registration: asyncio.Task[None] | None = None
 
     @property
@@ -113,14 +115,12 @@ class TritonServer:
     async def _register(self, region: str) -> None:
         """Register the region, and take those out whose owner is gone: their memory is held until then."""
         try:
-            known = await self.client.get_system_shared_memory_status(client_timeout=self.call_timeout_s)
-            for name in known.regions:
+            known = await self._memory.known(self.client, self.call_timeout_s)
+            for name in known:
                 if shm.owner_is_gone(name):
                     await self._forget_region(name)
-            if region not in known.regions:
-                await self.client.register_system_shared_memory(
-                    region, region, self._region_bytes, client_timeout=self.call_timeout_s
-                )
+            if region not in known:
+                await self._memory.register(self.client, region, self.call_timeout_s)
         except InferenceServerException as exc:
             if _is_away(exc):
                 raise _unavailable() from exc
@@ -130,7 +130,7 @@ class TritonServer:
     async def _forget_region(self, name: str) -> None:
         """Take a dead owner's region out. One that a call still reads stays until the next replica comes."""
         try:
-            await self.client.unregister_system_shared_memory(name, client_timeout=self.call_timeout_s)
+            await self._memory.unregister(self.client, name, self.call_timeout_s)
         except InferenceServerException as exc:
             if REGION_IS_IN_USE not in exc.message():
                 raise
