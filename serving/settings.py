@@ -86,8 +86,8 @@ class PoolSettings(Section):
     """Bulk requests inside one replica; more are refused. Well below `max_ongoing`, so that interactive ones find room."""
     max_wait_s: float = Field(default=2.0, gt=0)
     """An interactive request that would wait longer than this and one service time of its own is refused, seconds."""
-    max_click_wait_s: float = Field(default=2.0, gt=0)
-    """The same for a prompt on an image that is encoded already, and for all that encodes no image, seconds.
+    max_click_wait_s: float | None = Field(default=None, gt=0)
+    """The same for a prompt on an image that is encoded already, and for all that encodes no image; `max_wait_s` unless said.
 
     A few service times (0.04) keep a click's 99th percentile within three times its unloaded one at any load, and refuse some
     clicks of a room full of users, who would rather wait a moment; so the default lets them.

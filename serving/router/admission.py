@@ -103,7 +103,7 @@ def limits(pool: PoolSettings, tenants: int) -> Limits:
         bulk_places=pool.max_bulk * pool.replicas,
         max_wait_s=pool.max_wait_s,
         max_bulk_wait_s=pool.max_bulk_wait_s,
-        max_click_wait_s=pool.max_click_wait_s,
+        max_click_wait_s=pool.max_click_wait_s or pool.max_wait_s,
         flood_waits=pool.flood_waits,
         tenant_share=share,
     )

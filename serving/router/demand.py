@@ -12,9 +12,9 @@ import math
 
 MEMORY_S = 2.0
 """Time constant of the exponential mean: longer than a burst, shorter than a user's patience."""
-FLOOD = 1.3
-"""Of what the engines can do. Estimates of service times err by a tenth or two."""
-LASTING_S = 0.5
+FLOOD = 1.5
+"""Of what the engines can do. Estimates of service times lag behind a machine whose speed changes."""
+LASTING_S = 1.0
 """A flood lasts at least so long: a burst may look like one for a moment."""
 
 
