@@ -162,8 +162,11 @@ def simulate(classes, gate, *, seconds=120.0, seed=0, told_apart=True, since_s=0
     return pool.outcome
 
 
-def simulate_users(sessions, gate, *, seconds=30.0, seed=0, think_s=0.0):
-    """Users who wait for each answer: each goes through its own session (a list of classes) again and again."""
+def simulate_users(sessions, gate, *, seconds=30.0, seed=0, think_s=0.0, slowness=lambda at_s: 1.0):
+    """Users who wait for each answer: each goes through its own session (a list of classes) again and again.
+
+    `slowness`: of the machine at a time, a factor on the services that are asked for then.
+    """
     rng = np.random.default_rng(seed)
     pool = Pool(gate, told_apart=True)
     users = [cycle(session) for session in sessions]
@@ -188,7 +191,7 @@ def simulate_users(sessions, gate, *, seconds=30.0, seed=0, think_s=0.0):
             continue
         at_s, number = heapq.heappop(coming)
         of = next(users[number])
-        service_s = rng.gamma(1 / of.spread**2, of.service_s * of.spread**2)
+        service_s = slowness(at_s) * rng.gamma(1 / of.spread**2, of.service_s * of.spread**2)
         asking[number] = Job(of, at_s, service_s, service_s)
         pool.arrive(asking[number])
         while not coming and (done_s := pool.next_done_s()) is not None:

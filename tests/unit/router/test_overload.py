@@ -86,6 +86,14 @@ def test_as_shipped_a_room_full_of_users_is_never_refused(users, think_s):
         assert outcome.answered() / 30 >= 0.9 / 0.012, "and they keep the engine busy"
 
 
+@pytest.mark.parametrize("users", [8, 16])
+@pytest.mark.parametrize("factor", [2.0, 6.0])
+def test_as_shipped_users_of_a_machine_whose_speed_changes_are_not_refused(users, factor):
+    click = Class(PROMPT, Priority.INTERACTIVE, 0, 0.02, 30.0)
+    outcome = simulate_users([[click]] * users, shipped(), slowness=lambda at_s: factor if at_s % 6 < 3 else 1.0)
+    assert outcome.refused == []
+
+
 def test_as_shipped_sessions_that_all_begin_with_an_image_at_once_are_not_refused():
     image = Class(IMAGE, Priority.INTERACTIVE, 0, 0.2, 30.0)
     click = Class(PROMPT, Priority.INTERACTIVE, 0, 0.012, 30.0)
