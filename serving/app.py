@@ -7,6 +7,7 @@ import math
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from serving.edge.jobs import Jobs
 from serving.embeddings.arena import Arena
 from serving.embeddings.store import FeaturesStore
 from serving.embeddings.vectors import VectorStore
+from serving.engines import selfcheck
 from serving.engines.engine import Engine, EngineSpec
 from serving.engines.line import IN_FLIGHT, Line
 from serving.engines.triton import TritonServer
@@ -38,6 +40,8 @@ from serving.pools.ingress import Ingress
 from serving.pools.local import LocalPoolClient
 from serving.pools.pool import Pool
 from serving.pools.replica import PoolReplica, RayPoolClient
+from serving.pools.selfcheck import Check
+from serving.pools.selfcheck import run as run_selfcheck
 from serving.router import dispatch
 from serving.router.admission import limits
 from serving.router.brain import ServedModel
@@ -112,7 +116,8 @@ def open_pool(settings: Settings, name: str, metrics: Metrics) -> Pool:
         return asyncio.get_running_loop().run_in_executor(threads, work)
 
     def engine(spec: EngineSpec, record: EngineRecord) -> Engine:
-        return Line(triton.engine(spec, record), IN_FLIGHT if spec.reads or spec.writes else BATCHED_IN_FLIGHT)
+        several = IN_FLIGHT if spec.reads or spec.writes else BATCHED_IN_FLIGHT
+        return Line(triton.engine(spec, record), max(1, several // _sharers(settings)))
 
     vectors = VectorStore(mine.vectors_bytes, settings.features.ttl_s)
     tools = Tools(
@@ -130,7 +135,24 @@ def open_pool(settings: Settings, name: str, metrics: Metrics) -> Pool:
     async def backend_ready() -> bool:
         return all(await asyncio.gather(*(triton.model_ready(engine, version) for engine, version in engines)))
 
-    return Pool(name, families, backend_ready, metrics, partial(_publish, metrics, name, arena, vectors))
+    checks = [
+        Check(m.model, record.name, triton.engine(specs[part], record), _selfcheck_file(settings, record))
+        for m in chosen
+        for specs in (registry.FAMILIES[m.family].specs(m),)
+        for part, records in m.engines.items()
+        for record in records
+    ]
+    publish = partial(_publish, metrics, name, arena, vectors)
+    return Pool(name, families, backend_ready, metrics, publish, partial(run_selfcheck, checks, arena))
+
+
+def _selfcheck_file(settings: Settings, record: EngineRecord) -> Path:
+    return settings.repository.path / record.name / record.version / selfcheck.FILE
+
+
+def _sharers(settings: Settings) -> int:
+    """How many replicas of this node stand before one engine, and divide its places between their lines."""
+    return settings.router.replicas if settings.shape == "together" else 1
 
 
 def _publish(metrics: Metrics, pool: str, arena: Arena | None, vectors: VectorStore) -> None:

@@ -85,10 +85,17 @@ class PoolSettings(Section):
     max_bulk: int = Field(default=16, ge=1)
     """Bulk requests inside one replica; more are refused. Well below `max_ongoing`, so that interactive ones find room."""
     max_wait_s: float = Field(default=2.0, gt=0)
-    """An interactive request that would wait longer than this and one service time of its own is refused, seconds.
+    """An interactive request that would wait longer than this and one service time of its own is refused, seconds."""
+    max_click_wait_s: float | None = Field(default=None, gt=0)
+    """The same for a prompt on an image that is encoded already, and for all that encodes no image; `max_wait_s` unless said.
 
-    A few service times (0.04) keep a click's 99th percentile within three times its unloaded one even where clicks alone are
-    twice what the machine can do; the default rather lets a room full of users wait a moment.
+    A few service times (0.04) keep a click's 99th percentile within three times its unloaded one at any load, and refuse some
+    clicks of a room full of users, who would rather wait a moment; so the default lets them.
+    """
+    flood_waits: float = Field(default=3.0, gt=0)
+    """The same while more such work comes than can be done, for longer than a moment: in service times of the request's own.
+
+    Clients that wait for each answer never ask for more than can be done, however many they are: this does not refuse them.
     """
     max_bulk_wait_s: float = Field(default=10.0, gt=0)
     """The same for a bulk request, seconds."""

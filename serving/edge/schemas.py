@@ -176,6 +176,8 @@ class ServedModelLine(ModelLine):
     licence: str
     source: str
     built_at: str
+    gates: dict[str, dict[str, object]]
+    """engine/version -> its precision, what the precision gate measured, and why each lower precision was dropped."""
 
 
 class ModelsAnswer(_Body):

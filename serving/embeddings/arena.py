@@ -91,6 +91,10 @@ class Arena:
         """The bytes (slot_bytes,) uint8 of a slot that the caller pins: Features are read or written there in place."""
         return self._slots.view(slot.index)
 
+    def read(self, slot: Slot) -> Any:
+        """A copy (slot_bytes,) uint8 of what lies in a slot that the caller holds."""
+        return self._slots.view(slot.index).copy()
+
     def drop(self, slot: Slot) -> None:
         """Forget what lies in a slot. Who pins it works on; its room is free when they are done."""
         with self._slots.locked() as table:

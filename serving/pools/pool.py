@@ -20,11 +20,15 @@ from serving.telemetry.stages import Stages
 
 log = logging.getLogger(__name__)
 
+SelfCheck = Callable[[float], Awaitable[Mapping[tuple[str, str], bool]]]
+"""Seconds that it may take -> (model, engine) -> whether it passed: `selfcheck.run`."""
+
 
 class Pool:
     """Answers requests with its families. `backend_ready` asks the node's Triton whether every engine is ready.
 
-    `publish` is called after each request to publish the Features store's state as metrics.
+    `publish` is called after each request to publish the Features store's state as metrics. `self_check`: asked once, after
+    the warm-up, for (model, engine) -> whether it answers as it was built; a model with one that does not is not served.
     """
 
     def __init__(
@@ -34,12 +38,16 @@ class Pool:
         backend_ready: Callable[[], Awaitable[bool]],
         metrics: Metrics,
         publish: Callable[[], None],
+        self_check: SelfCheck | None = None,
     ) -> None:
         self.name = name
         self._families = families
         self._backend_ready = backend_ready
         self._metrics = metrics
         self._publish = publish
+        self._self_check = self_check
+        self._unfit: dict[str, str] = {}
+        """Model -> the engine of it that failed its self-check."""
         metrics.prepare_pool(name, families)
 
     async def answer(self, request: Request) -> Answer | Fault:
@@ -47,6 +55,7 @@ class Pool:
         sent = time.monotonic()
         try:
             request.deadline.check("the model")
+            self._check_fit(request.model or "")
             family = self._families[request.model or ""]
             answer = await family.answer(request, Stages())
         except Fault as fault:
@@ -109,8 +118,24 @@ class Pool:
 
     async def readiness(self) -> str:
         """ "ready", or why not."""
+        if self._unfit:
+            return f"self-check failed: engine {next(iter(self._unfit.values()))}"
         return "ready" if await self._backend_ready() else "Triton is not ready"
 
     async def warm_up(self, timeout_s: float) -> None:
-        """Run every model once, so that the first user does not pay. Raises Fault where one cannot answer in time."""
+        """Run every model once, so that the first user does not pay, and check its engines.
+
+        Raises Fault where one cannot answer in time.
+        """
         await warmup.run(self._families, timeout_s)
+        if self._self_check is None:
+            return
+        for (model, engine), ok in (await self._self_check(timeout_s)).items():
+            self._metrics.set_selfcheck(model, engine, ok)
+            if not ok:
+                self._unfit.setdefault(model, engine)
+
+    def _check_fit(self, model: str) -> None:
+        if model in self._unfit:
+            message = f"model {model} is not served: its engine {self._unfit[model]} failed the self-check"
+            raise Fault(Kind.ENGINE_UNAVAILABLE, message)

@@ -70,6 +70,10 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livemostrecent",
         )
+        self.selfcheck_ok = Gauge(
+            "medserve_selfcheck_ok", "Whether an engine answered at its start as when it was built: 1 or 0.",
+            ("model", "engine"), registry=registry, multiprocess_mode="livemin",
+        )  # fmt: skip
         self.affinity = Counter(
             "medserve_affinity", "Prompts by handle that found their Features where they landed, or not.",
             ("pool", "outcome"), registry=registry,
@@ -124,6 +128,10 @@ class Metrics:
             self.affinity.labels(pool, outcome)
         self.features_evictions.labels(pool)
         self.features_bytes.labels(pool).set(0)
+
+    def set_selfcheck(self, model: str, engine: str, ok: bool) -> None:
+        """Say how the self-check of one engine of a model ended."""
+        self.selfcheck_ok.labels(model, engine).set(int(ok))
 
     def observe_request(self, route: str, pool: str, model: str, outcome: str, priority: str, seconds: float) -> None:
         """Count and time one answered request."""

@@ -121,6 +121,46 @@ async def test_interactive_work_goes_before_bulk():
     assert [more["priority"] for _, more in engine.told[1:]] == [Priority.INTERACTIVE] * 2 + [Priority.BULK] * 2
 
 
+async def test_bulk_gets_every_eighth_turn_where_both_wait():
+    engine, waiting = made()
+    first = await busy(engine, waiting)
+    bulk = [ask(waiting, objects(100 + n), priority=Priority.BULK) for n in range(3)]
+    urgent = [ask(waiting, objects(n)) for n in range(20)]
+    await turns()
+    await let_go(engine, *first, *bulk, *urgent)
+    sent = [value for (value,) in engine.sent[1:]]
+    assert sent == [*range(7), 100, *range(7, 14), 101, *range(14, 20), 102]
+
+
+async def test_bulk_takes_a_quarter_of_the_places_while_interactive_work_is_about():
+    engine, waiting = made(in_flight=8)
+    urgent = [ask(waiting, objects(n)) for n in range(2)]
+    await turns()
+    bulk = [ask(waiting, objects(100 + n), priority=Priority.BULK) for n in range(12)]
+    await turns()
+    assert engine.inside == 4, "two and two: places stay free for who clicks next"
+    engine.let(2)
+    await asyncio.gather(*urgent)
+    await turns()
+    assert engine.inside == 8, "alone it may have them all"
+    await let_go(engine, *bulk)
+
+
+async def test_a_full_line_refuses_at_once_and_each_priority_has_its_own_bound():
+    engine, waiting = made(longest=2)
+    first = await busy(engine, waiting)
+    tasks = [ask(waiting, objects(n)) for n in range(3)]
+    bulk = ask(waiting, objects(9), priority=Priority.BULK)
+    fault = (await asyncio.wait_for(asyncio.gather(tasks[2], return_exceptions=True), 30))[0]
+    assert (fault.kind, fault.retry_after_s) == (Kind.POOL_FULL, line.RETRY_AFTER_S)
+    tasks[0].cancel()
+    await turns()
+    late = ask(waiting, objects(5))
+    await turns()
+    await let_go(engine, *first, tasks[1], bulk, late)
+    assert engine.sent[1:] == [(1,), (5,), (9,)]
+
+
 @pytest.mark.parametrize("in_flight", [1, 2, 5])
 async def test_calls_at_a_time_are_bounded_and_go_on_when_one_is_done(in_flight):
     engine, waiting = made(in_flight=in_flight)
