@@ -31,6 +31,8 @@ QUEUE_IS_FULL = "Exceeds maximum queue size"
 WAITED_TOO_LONG = "Request timeout expired"
 REGION_IS_IN_USE = "currently in use"
 REGION_IS_UNKNOWN = "Unable to find shared memory region"
+KEY_HEADER = "triton-grpc-protocol-medserve-key"
+"""The header of `--grpc-restricted-protocol=...:medserve-key=VALUE`: Triton puts "triton-grpc-protocol-" before the key's name."""
 PRIORITIES = {Priority.INTERACTIVE: 1, Priority.BULK: 2}
 """Triton's priority levels: 1 is the highest (ModelQueuePolicy, priority_levels)."""
 
@@ -49,11 +51,13 @@ class TritonServer:
 
     `address`: host:port of the gRPC endpoint. `call_timeout_s`: no call waits longer, whatever its deadline. `region_bytes`:
     size of the Features arena, for engines that take Features as tensors; it is mapped when the first of them is called.
+    `key`: what the server asks for before it does so, if it asks (`KEY_HEADER`).
     """
 
-    def __init__(self, address: str, call_timeout_s: float, region_bytes: int = 0) -> None:
+    def __init__(self, address: str, call_timeout_s: float, region_bytes: int = 0, key: str = "") -> None:
         self._address = address
         self.call_timeout_s = call_timeout_s
+        self._headers = {KEY_HEADER: key} if key else None
         self._client: Any = None
         self._region_bytes = region_bytes
         self._registration: asyncio.Task[None] | None = None
@@ -97,13 +101,15 @@ class TritonServer:
     async def _register(self, region: str) -> None:
         """Register the region, and take those out whose owner is gone: their memory is held until then."""
         try:
-            known = await self.client.get_system_shared_memory_status(client_timeout=self.call_timeout_s)
+            known = await self.client.get_system_shared_memory_status(
+                headers=self._headers, client_timeout=self.call_timeout_s
+            )
             for name in known.regions:
                 if shm.owner_is_gone(name):
                     await self._forget_region(name)
             if region not in known.regions:
                 await self.client.register_system_shared_memory(
-                    region, region, self._region_bytes, client_timeout=self.call_timeout_s
+                    region, region, self._region_bytes, headers=self._headers, client_timeout=self.call_timeout_s
                 )
         except InferenceServerException as exc:
             if _is_away(exc):
@@ -114,7 +120,9 @@ class TritonServer:
     async def _forget_region(self, name: str) -> None:
         """Take a dead owner's region out. One that a call still reads stays until the next replica comes."""
         try:
-            await self.client.unregister_system_shared_memory(name, client_timeout=self.call_timeout_s)
+            await self.client.unregister_system_shared_memory(
+                name, headers=self._headers, client_timeout=self.call_timeout_s
+            )
         except InferenceServerException as exc:
             if REGION_IS_IN_USE not in exc.message():
                 raise
