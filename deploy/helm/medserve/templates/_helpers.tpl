@@ -182,7 +182,6 @@ preStop:
 - {name: HOME, value: /tmp}
 - {name: MEDSERVE_CONFIG, value: /etc/medserve/settings.toml}
 - {name: PROMETHEUS_MULTIPROC_DIR, value: /run/medserve/metrics}
-- {name: OMP_NUM_THREADS, value: "1"}
 {{- range $tenant, $ref := .Values.auth.tokens }}
 - name: MEDSERVE_AUTH__TOKENS__{{ upper $tenant }}
   valueFrom: {secretKeyRef: {name: {{ $ref.secretName }}, key: {{ $ref.secretKey }}}}
@@ -202,6 +201,8 @@ preStop:
 - {name: RAY_SERVE_GRPC_MAX_MESSAGE_SIZE, value: {{ add (dig "limits" "max_body_bytes" 134217728 (deepCopy .Values.settings) | int64) 1048576 | quote }}}
 - {name: RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH, value: "1073741824"}
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
+# One native thread a library in each replica: the cores belong to the engines.
+- {name: OMP_NUM_THREADS, value: "1"}
 {{- end }}
 
 {{- /* rayStartParams that every node has: fixed ports, for the NetworkPolicy. */ -}}
