@@ -173,7 +173,7 @@ class Settings(Section):
     repository: RepositorySettings = RepositorySettings()
 
     def on_this_node(self, environ: Mapping[str, str] = os.environ) -> Settings:
-        """The same with this node's own Triton, arena and models, where its environment names them. Called where a replica runs."""
+        """The same with this node's own Triton, arena and models, where its environment names them. Called in a replica."""
         triton, features, repository = self.triton, self.features, self.repository
         if address := environ.get("MEDSERVE_TRITON__ADDRESS"):
             triton = triton.model_copy(update={"address": address})

@@ -1,7 +1,7 @@
-"""Renders the chart with Helm's own library: a program of its own, since the library is Go and takes the process that loads it along
-when it fails. It reads ``[[name, values], ...]`` as JSON and writes ``{name: {"objects": [...]} or {"error": "..."}}``.
+"""Renders the chart with Helm's own library: a program of its own, as the library is Go and takes its process along when it fails.
 
-`render` is for the tests; each test process runs the program once for all that it asks for together.
+It reads ``[[name, values], ...]`` as JSON and writes ``{name: {"objects": [...]} or {"error": "..."}}``. `render` is for the
+tests: one run of the program for all that is asked together.
 """
 
 import json
@@ -33,7 +33,9 @@ def merged(below, above):
 def render(wanted):
     """name -> values to name -> list of objects, or the error's text."""
     asked = json.dumps(list(wanted.items()))
-    done = subprocess.run([sys.executable, __file__], input=asked, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    done = subprocess.run(
+        [sys.executable, __file__], input=asked, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     answers = json.loads(done.stdout.splitlines()[-1])
     return {name: answer.get("objects", answer.get("error")) for name, answer in answers.items()}

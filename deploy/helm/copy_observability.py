@@ -1,4 +1,4 @@
-"""Copies rules and dashboards into the chart, which cannot reach outside its folder: `python deploy/helm/copy_observability.py`."""
+"""Copies rules and dashboards into the chart, which reaches nothing outside it: `python deploy/helm/copy_observability.py`."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Writes deploy/helm/medserve/values.schema.json: `python deploy/helm/write_schema.py`. `--check` only says whether it is as it should be.
+"""Writes deploy/helm/medserve/values.schema.json: `python deploy/helm/write_schema.py`. `--check` only looks.
 
 The chart's own values are in `values.base.schema.json`, by hand; `settings` is the server's own schema (`serving/settings.py`),
 without what the chart decides and without secrets, and `pools` takes exactly the pools that the server has.
@@ -67,5 +67,7 @@ def text():
 
 if __name__ == "__main__":
     if "--check" in sys.argv[1:]:
-        sys.exit(0 if TARGET.read_text() == text() else "values.schema.json is not up to date: python deploy/helm/write_schema.py")
+        sys.exit(
+            0 if TARGET.read_text() == text() else "values.schema.json is not up to date: python deploy/helm/write_schema.py"
+        )
     TARGET.write_text(text())

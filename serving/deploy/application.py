@@ -25,7 +25,7 @@ POLL_S = 5.0
 
 
 class Arguments(BaseModel):
-    """`settings`: the tree without secrets. `models`: as `prepare` takes them. `wait_s`: how long their engines may take to build."""
+    """`settings`: the tree without secrets. `models`: as `prepare` takes them. `wait_s`: how long these may take to build."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -2,8 +2,8 @@
 
     python -m serving.deploy.prepare --cache /models --release 0.1.0 --repository /run/medserve/repository litemedsam
 
-`--cache` is a volume that outlives the pod and is shared with others. It holds one folder a release and processor, as an engine
-fits only what it was built for, and `published/`, the records that the router reads. The pod's repository links to what this pod
+`--cache` is a volume that outlives the pod and is shared with others. It holds one folder a release and processor, as an
+engine fits only what it was built for, and `published/`, the records that the router reads. The pod's repository links to what this pod
 serves. Nothing is built twice: who comes second waits for the first and finds its work.
 """
 
@@ -37,7 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cache", type=Path, required=True, help="the volume of built models")
     parser.add_argument("--release", required=True, help="the image's version: other code makes other engines")
     parser.add_argument("--repository", type=Path, required=True, help="this pod's model repository, made anew")
-    parser.add_argument("models", nargs="+", help="names of `medserve models list`, NAME=FILE,FILE with checkpoints of your own")
+    parser.add_argument(
+        "models", nargs="+", help="names of `medserve models list`, NAME=FILE,FILE with checkpoints of your own"
+    )
     chosen = parser.parse_args(arguments)
     try:
         prepare(load(), chosen.cache, chosen.release, chosen.repository, chosen.models)

@@ -32,7 +32,7 @@ WAITED_TOO_LONG = "Request timeout expired"
 REGION_IS_IN_USE = "currently in use"
 REGION_IS_UNKNOWN = "Unable to find shared memory region"
 KEY_HEADER = "triton-grpc-protocol-medserve-key"
-"""The header of `--grpc-restricted-protocol=...:medserve-key=VALUE`: Triton puts "triton-grpc-protocol-" before the key's name."""
+"""The header of `--grpc-restricted-protocol=...:medserve-key=VALUE`: Triton puts a prefix before the key's name."""
 PRIORITIES = {Priority.INTERACTIVE: 1, Priority.BULK: 2}
 """Triton's priority levels: 1 is the highest (ModelQueuePolicy, priority_levels)."""
 
@@ -101,9 +101,7 @@ class TritonServer:
     async def _register(self, region: str) -> None:
         """Register the region, and take those out whose owner is gone: their memory is held until then."""
         try:
-            known = await self.client.get_system_shared_memory_status(
-                headers=self._headers, client_timeout=self.call_timeout_s
-            )
+            known = await self.client.get_system_shared_memory_status(headers=self._headers, client_timeout=self.call_timeout_s)
             for name in known.regions:
                 if shm.owner_is_gone(name):
                     await self._forget_region(name)
@@ -120,9 +118,7 @@ class TritonServer:
     async def _forget_region(self, name: str) -> None:
         """Take a dead owner's region out. One that a call still reads stays until the next replica comes."""
         try:
-            await self.client.unregister_system_shared_memory(
-                name, headers=self._headers, client_timeout=self.call_timeout_s
-            )
+            await self.client.unregister_system_shared_memory(name, headers=self._headers, client_timeout=self.call_timeout_s)
         except InferenceServerException as exc:
             if REGION_IS_IN_USE not in exc.message():
                 raise

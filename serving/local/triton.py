@@ -200,7 +200,7 @@ class EmbeddedTriton:
 
 
 def write_backends(target: Path) -> None:
-    """The backends of the embedded server: its Python backend with this interpreter's stub, and ours for the CPU. Raises SetupError."""
+    """The embedded server's backends: its Python backend with this interpreter's stub, ours for the CPU. Raises SetupError."""
     root = binary_path().parent.parent
     shutil.rmtree(target, ignore_errors=True)
     python = target / "python"

@@ -1,4 +1,4 @@
-"""The chart, rendered by Helm's library: valid for every supported Kubernetes, and what it says about memory, rights and reach."""
+"""The chart, rendered by Helm's library: valid for every supported Kubernetes, and what it says of memory, rights and reach."""
 
 import copy
 import functools
@@ -224,7 +224,9 @@ def test_shared_memory_holds_the_budget_and_room_beside_it(name, tmp_path):
         if component in ("adaptive", "standalone"):
             (shm,) = [each["emptyDir"]["sizeLimit"] for each in spec["volumes"] if each["name"] == "dev-shm"]
             assert amount(shm) >= budget + 256 * 2**20 + 100 * 2**20
-            mounted = {each["name"] for each in spec["containers"] if any(m["mountPath"] == "/dev/shm" for m in each["volumeMounts"])}
+            mounted = {
+                each["name"] for each in spec["containers"] if any(m["mountPath"] == "/dev/shm" for m in each["volumeMounts"])
+            }
             assert {"triton"} < mounted
 
 
@@ -267,7 +269,9 @@ def test_secrets_come_by_reference(name):
 def test_triton_is_reached_from_its_own_pod_alone(name):
     for _, spec, _ in pods(name):
         for arguments in [each["args"] for each in spec["containers"] if each["name"] == "triton"]:
-            assert {"--grpc-address=127.0.0.1", "--http-address=127.0.0.1", "--grpc-port=8001", "--http-port=8101"} <= set(arguments)
+            assert {"--grpc-address=127.0.0.1", "--http-address=127.0.0.1", "--grpc-port=8001", "--http-port=8101"} <= set(
+                arguments
+            )
             for flag in ("--grpc-restricted-protocol=", "--http-restricted-api="):
                 (value,) = [word.removeprefix(flag) for word in arguments if word.startswith(flag)]
                 restricted, _, key = value.rpartition(":")
@@ -343,12 +347,16 @@ def test_what_names_pods_finds_some(name):
 
 def test_rules_and_dashboards_are_the_observability_folder_s():
     source, copied = helm.ROOT / "deploy" / "observability", helm.CHART / "observability"
-    ours = {path.relative_to(source): path.read_text() for path in [*source.glob("rules/*.yaml"), *source.glob("dashboards/*.json")]}
+    ours = {
+        path.relative_to(source): path.read_text() for path in [*source.glob("rules/*.yaml"), *source.glob("dashboards/*.json")]
+    }
     theirs = {path.relative_to(copied): path.read_text() for path in [*copied.glob("rules/*"), *copied.glob("dashboards/*")]}
     assert theirs == ours, "run: python deploy/helm/copy_observability.py"
     made = objects("cpu, all on", "PrometheusRule")
     groups = [group for each in made for group in each["spec"]["groups"]]
-    assert groups == [group for path in sorted(ours) if path.suffix == ".yaml" for group in yaml.safe_load(ours[path])["groups"]]
+    assert groups == [
+        group for path in sorted(ours) if path.suffix == ".yaml" for group in yaml.safe_load(ours[path])["groups"]
+    ]
     boards = [each["data"] for each in objects("cpu, all on", "ConfigMap") if "dashboard" in each["metadata"]["name"]]
     assert {name: json.loads(text) for data in boards for name, text in data.items()} == {
         path.name: json.loads(text) for path, text in ours.items() if path.suffix == ".json"

@@ -1,4 +1,4 @@
-"""The images, as far as their files tell: what they install is what constraints.txt pins, nobody is root, no weights are copied."""
+"""The images, as far as their files tell: what they install is what is pinned, nobody is root, no weights are copied."""
 
 import importlib.metadata
 import re

@@ -1,5 +1,5 @@
-"""What the chart renders, run on this machine in place of a pod: the init container's program, Triton with its arguments, the Serve
-config, the exporter. Only paths, ports and the region's name are this test's own."""
+"""What the chart renders, run here in place of a pod: the init container's program, Triton with its arguments, the Serve config,
+the exporter. Only paths, ports and the region's name are this test's own."""
 
 import asyncio
 import json
