@@ -1,4 +1,4 @@
-"""Renders the chart with Helm's own library: a program of its own, as the library is Go and takes its process along when it fails.
+"""Renders the chart with Helm's own library: a program of its own, as it is Go and takes its process along when it fails.
 
 It reads ``[[name, values], ...]`` as JSON and writes ``{name: {"objects": [...]} or {"error": "..."}}``. `render` is for the
 tests: one run of the program for all that is asked together.

@@ -3,8 +3,8 @@
     python -m serving.deploy.prepare --cache /models --release 0.1.0 --repository /run/medserve/repository litemedsam
 
 `--cache` is a volume that outlives the pod and is shared with others. It holds one folder a release and processor, as an
-engine fits only what it was built for, and `published/`, the records that the router reads. The pod's repository links to what this pod
-serves. Nothing is built twice: who comes second waits for the first and finds its work.
+engine fits only what it was built for, and `published/`, the records that the router reads. The pod's repository links to what
+this pod serves. Nothing is built twice: who comes second waits for the first and finds its work.
 """
 
 from __future__ import annotations

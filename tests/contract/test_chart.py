@@ -100,6 +100,17 @@ def amount(text):
     return float(str(text).removesuffix(unit)) * UNITS.get(unit, 1)
 
 
+def settings_of(service):
+    """What the Serve config amounts to: the application's arguments, and the replicas of its deployments."""
+    (application,) = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]
+    tree = application["args"]["settings"]
+    for deployment in application["deployments"]:
+        name = deployment["name"]
+        branch = tree["router"] if name == "Ingress" else tree["pools"][name]
+        branch["replicas"] = deployment["num_replicas"]
+    return load(None, {}, **tree)
+
+
 @functools.cache
 def schema_of(kind):
     """The custom resource's schema, closed: a field that it does not know is an error, where a cluster would drop it."""
@@ -178,16 +189,14 @@ def test_the_settings_load_and_the_serve_config_says_the_same(name, tmp_path):
     assert settings.features.region
     assert not settings.auth.tokens
     for service in objects(name, "RayService"):
-        (application,) = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]
-        assert load(None, {}, **application["args"]["settings"]) == settings
+        assert settings_of(service) == settings
         assert settings.shape == "apart"
 
 
 @pytest.mark.parametrize("name", PROFILES)
 def test_replicas_fit_their_pods(name, tmp_path):
     for service in objects(name, "RayService"):
-        args = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"][0]["args"]
-        settings = load(None, {}, **args["settings"])
+        settings = settings_of(service)
         wanted = {"router": settings.router.replicas}
         for pool in ("adaptive", "contrastive"):
             assert getattr(settings.pools, pool).resources == {pool: 1}

@@ -1,5 +1,5 @@
-"""What the chart renders, run here in place of a pod: the init container's program, Triton with its arguments, the Serve config,
-the exporter. Only paths, ports and the region's name are this test's own."""
+"""What the chart renders, run here in place of a pod: the init container, Triton with its arguments, the Serve config, the
+exporter. Only paths, ports and the region's name are this test's own."""
 
 import asyncio
 import json
@@ -18,7 +18,6 @@ import helm
 import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
-import yaml
 from running import STOP_S, wait_until
 from tritonclient.utils import InferenceServerException
 
@@ -242,5 +241,3 @@ def test_the_settings_file_loads(pod):
     assert settings.shape == "apart"
     assert settings.features.budget_bytes == 100_000_000
     assert settings.pools.adaptive.resources == {"adaptive": 1}
-    config = yaml.safe_load(pod.here(pod.service["serveConfigV2"]))
-    assert load(None, {}, **config["applications"][0]["args"]["settings"]) == settings

@@ -1,6 +1,16 @@
 {{- define "medserve.serveConfig" -}}
 {{- $models := list -}}
 {{- range $name, $pool := .Values.pools -}}{{- $models = concat $models $pool.models -}}{{- end -}}
+{{- /* A change of the arguments starts every replica anew, one after another. What needs no such thing stands under `deployments`. */ -}}
+{{- $settings := include "medserve.settings" . | fromYaml -}}
+{{- $versions := get $settings "versions" -}}
+{{- $_ := unset $settings "versions" -}}
+{{- $_ := unset $settings.router "replicas" -}}
+{{- $replicas := dict "Ingress" .Values.router.replicas -}}
+{{- range $name, $pool := .Values.pools -}}
+{{- $_ := set $replicas $name (get (get $settings.pools $name) "replicas") -}}
+{{- $_ := unset (get $settings.pools $name) "replicas" -}}
+{{- end -}}
 proxy_location: EveryNode
 http_options: {host: 0.0.0.0, port: 8000}
 grpc_options:
@@ -17,7 +27,15 @@ applications:
       models: {{ toJson $models }}
       wait_s: {{ int64 .Values.models.waitSeconds }}
       settings:
-        {{- include "medserve.settings" . | nindent 8 }}
+        {{- toYaml $settings | nindent 8 }}
+    deployments:
+      {{- range $name, $count := $replicas }}
+      - name: {{ $name }}
+        num_replicas: {{ int64 $count }}
+        {{- if and $versions (eq $name "Ingress") }}
+        user_config: {versions: {{ toJson $versions }}}
+        {{- end }}
+      {{- end }}
 {{- end }}
 
 {{- define "medserve.podMeta" -}}
