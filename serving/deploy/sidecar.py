@@ -11,11 +11,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from serving.errors import SetupError
-from serving.local.triton import binary_path, children, environment, runs, write_backends
+from serving.local.triton import answers, binary_path, children, environment, runs, write_backends
 
 POLL_S = 1.0
 STOP_S = 30.0
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(1) from exc
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: process.terminate())
-    raise SystemExit(watch(process))
+    raise SystemExit(watch(process, lambda: answers(ready_url(given))))
 
 
 def start(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
@@ -45,22 +45,37 @@ def start(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen([str(binary_path()), *arguments], env=environment(threads, arena))
 
 
-def watch(process: subprocess.Popen[bytes]) -> int:
-    """Wait until the server ends; end it when one of the engines that it had is gone."""
-    engines: set[int] = set()
+def ready_url(arguments: Sequence[str]) -> str:
+    """Where the server says whether it is ready, by its arguments."""
+    given = dict(word.partition("=")[::2] for word in arguments)
+    return f"http://{given.get('--http-address', '127.0.0.1')}:{given.get('--http-port', '8000')}/v2/health/ready"
+
+
+def watch(process: subprocess.Popen[bytes], ready: Callable[[], bool]) -> int:
+    """Wait until the server ends; end it when one of the engines that it had when it became ready is gone.
+
+    Before that it starts processes that look at a model and leave.
+    """
+    engines: tuple[int, ...] = ()
     while process.poll() is None:
         time.sleep(POLL_S)
-        engines |= set(children(process.pid))
-        if not all(runs(pid) for pid in engines) and process.poll() is None:
-            print("medserve: an engine's process died: ending the server", file=sys.stderr, flush=True)
-            process.terminate()
-            try:
-                process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-            process.wait()
-            return 1
+        if not engines:
+            engines = children(process.pid) if ready() else ()
+        elif not all(runs(pid) for pid in engines):
+            return end(process)
     return process.returncode
+
+
+def end(process: subprocess.Popen[bytes]) -> int:
+    """End the server, as itself it would go on without the engine."""
+    print("medserve: an engine's process died: ending the server", file=sys.stderr, flush=True)
+    process.terminate()
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    return 1
 
 
 if __name__ == "__main__":

@@ -172,7 +172,7 @@ class EmbeddedTriton:
         while time.monotonic() < until:
             if not self.alive():
                 raise SetupError(f"Triton did not start: {self._reason()}; its log is {self.log_path}")
-            if _answers(f"http://127.0.0.1:{self._ports[1]}/v2/health/ready"):
+            if answers(f"http://127.0.0.1:{self._ports[1]}/v2/health/ready"):
                 return
             time.sleep(POLL_S)
         raise SetupError(f"Triton was not ready after {self._start_timeout_s:.0f} s; its log is {self.log_path}")
@@ -261,7 +261,8 @@ def binary_path() -> Path:
     return Path(spec.origin).parent / "tritonserver" / "bin" / "tritonserver"
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether a GET is answered with 200 within a second."""
     try:
         with urllib.request.urlopen(url, timeout=1) as answer:
             return bool(answer.status == 200)

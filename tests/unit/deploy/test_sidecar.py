@@ -10,7 +10,7 @@ import pytest
 from running import wait_until
 
 from serving.deploy import sidecar
-from serving.local.triton import children
+from serving.local.triton import children, runs
 
 HOLDER = """
 import signal, subprocess, time
@@ -26,17 +26,17 @@ def quick(monkeypatch):
 
 
 def test_it_gives_the_server_s_status():
-    assert sidecar.watch(subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])) == 3
+    assert sidecar.watch(subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"]), lambda: True) == 3
 
 
 def test_a_dead_engine_ends_the_server(monkeypatch):
     process = subprocess.Popen([sys.executable, "-c", HOLDER])
     (engine,) = wait_until(lambda: children(process.pid), 60)
     looks, statuses = [], []
-    monkeypatch.setattr(sidecar, "children", lambda pid: looks.append(pid) or children(pid))
-    watcher = threading.Thread(target=lambda: statuses.append(sidecar.watch(process)))
+    monkeypatch.setattr(sidecar, "runs", lambda pid: looks.append(pid) or runs(pid))
+    watcher = threading.Thread(target=lambda: statuses.append(sidecar.watch(process, lambda: True)))
     watcher.start()
-    wait_until(lambda: len(looks) > 1, 60)
+    wait_until(lambda: looks, 60)
     assert not statuses
     os.kill(engine, signal.SIGKILL)
     watcher.join(60)
@@ -49,3 +49,8 @@ def test_arguments_without_a_place_for_backends_are_one_line(capsys):
         sidecar.main(["--model-repository=/nowhere"])
     assert ended.value.code == 1
     assert "--backend-directory" in capsys.readouterr().err
+
+
+def test_it_asks_where_the_server_listens():
+    arguments = ["--http-port=8101", "--http-address=127.0.0.1", "--grpc-port=8001"]
+    assert sidecar.ready_url(arguments) == "http://127.0.0.1:8101/v2/health/ready"
