@@ -151,7 +151,7 @@ def test_compose_settings_load_and_fit_the_shared_memory(compose):
     settings = load(None, environment)
     assert settings.features.region == "medserve_features"
     assert compose["services"]["pod"]["shm_size"] >= settings.features.budget_bytes + 456 * 2**20
-    assert compose["services"]["prepare"]["environment"] == environment
+    assert compose["services"]["prepare"]["environment"] == environment | {"MEDSERVE_HOME": "/models/home"}
 
 
 def test_compose_builds_the_targets_that_there_are(compose):

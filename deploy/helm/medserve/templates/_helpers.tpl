@@ -45,7 +45,7 @@ imagePullPolicy: {{ .Values.image.serving.pullPolicy }}
 {{- define "medserve.settings" -}}
 {{- $tree := deepCopy .Values.settings -}}
 {{- $apart := eq .Values.mode "kuberay" -}}
-{{- $_ := set $tree "home" "/models/home" -}}
+{{- $_ := set $tree "home" "/run/medserve/home" -}}
 {{- $_ := set $tree "shape" ($apart | ternary "apart" "together") -}}
 {{- $_ := set $tree "http" (mergeOverwrite (dict) (get $tree "http" | default dict) (dict "host" "0.0.0.0" "port" 8000)) -}}
 {{- $_ := set $tree "grpc" (mergeOverwrite (dict) (get $tree "grpc" | default dict) (dict "port" 9000)) -}}

@@ -93,6 +93,8 @@
     {{- end }}
   env:
     {{- include "medserve.env" $root | nindent 4 }}
+    # Weights stay in the volume; elsewhere home is the pod's own.
+    - {name: MEDSERVE_HOME, value: /models/home}
     - {name: MEDSERVE_FEATURES__REGION, value: {{ .features | ternary (include "medserve.region" $root) "" | quote }}}
   resources:
     {{- include "medserve.withGpu" (dict "root" $root "resources" $root.Values.models.resources) | nindent 4 }}
