@@ -18,7 +18,7 @@ import helm
 import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
-from running import STOP_S, wait_until
+from running import STOP_S, Medserve, wait_until
 from tritonclient.utils import InferenceServerException
 
 from serving import shm
@@ -46,6 +46,12 @@ def answers(url, **headers):
         return 0, b""
 
 
+def only(objects, kind):
+    assert isinstance(objects, list), objects
+    (found,) = [each for each in objects if each["kind"] == kind]
+    return found
+
+
 @contextmanager
 def program(command, environ, log):
     """A process of its own group, ended with what it started."""
@@ -70,10 +76,9 @@ def program(command, environ, log):
 @pytest.fixture(scope="module")
 def pod():
     """The adaptive pool's pod, prepared, with its Triton up."""
-    objects = helm.render({"cpu": helm.profile("cpu", **VALUES)})["cpu"]
-    assert isinstance(objects, list), objects
-    service = next(each["spec"] for each in objects if each["kind"] == "RayService")
-    toml = next(each["data"]["settings.toml"] for each in objects if each["kind"] == "ConfigMap")
+    rendered = helm.render({name: helm.profile(name, **VALUES) for name in ("cpu", "standalone")})
+    service = only(rendered["cpu"], "RayService")["spec"]
+    toml, alone = (only(rendered[name], "ConfigMap")["data"]["settings.toml"] for name in ("cpu", "standalone"))
     groups = {each["groupName"]: each for each in service["rayClusterConfig"]["workerGroupSpecs"]}
     spec = groups["adaptive"]["template"]["spec"]
     containers = {each["name"]: each for each in [*spec["initContainers"], *spec["containers"]]}
@@ -117,6 +122,7 @@ def pod():
             return [sys.executable if word == "python" else here(word) for word in words]
 
         (Path(name) / "settings.toml").write_text(here(toml))
+        (Path(name) / "standalone.toml").write_text(here(alone))
         fill(models, command("prepare"))
         subprocess.run(command("prepare"), env=environ("prepare"), check=True, timeout=START_S, capture_output=True)
         log = Path(name) / "triton.log"
@@ -208,8 +214,6 @@ def test_the_serve_config_runs_and_a_box_becomes_a_mask(pod):
         each = json.loads(shlex.split(group["rayStartParams"]["resources"])[0])
         offered |= {name: amount * group["replicas"] for name, amount in each.items()}
     assert offered == {"router": 1, "adaptive": 1}
-    image = np.full((64, 64), 40, np.uint8)
-    image[16:48, 16:48] = 200
     log = pod.folder / "ray.log"
     command = [sys.executable, str(helm.ROOT / "tests" / "serve_config.py"), str(config), json.dumps(offered), str(pod.run)]
     # One process stands for both pods here: the pool's variables, which the router's pod lacks, but not its settings file.
@@ -220,12 +224,18 @@ def test_the_serve_config_runs_and_a_box_becomes_a_mask(pod):
         wait_until(lambda: answers(f"{pod.http}/readyz")[0] == 200, START_S)
         with Client(pod.http) as over_http, GrpcClient(pod.grpc) as over_grpc:
             for client in (over_http, over_grpc):
-                found = client.segment(image, boxes=[(14, 14, 50, 50)])
-                assert found.masks[0].array[32, 32]
-                assert not found.masks[0].array[2, 2]
+                find_square(client)
         scraped = scrape(pod)
     assert 'medserve_requests_total{model="litemedsam",outcome="ok",pool="adaptive"' in scraped
     assert 'medserve_features_cache_total{outcome="miss",pool="adaptive"} ' in scraped
+
+
+def find_square(client):
+    image = np.full((64, 64), 40, np.uint8)
+    image[16:48, 16:48] = 200
+    found = client.segment(image, boxes=[(14, 14, 50, 50)])
+    assert found.masks[0].array[32, 32]
+    assert not found.masks[0].array[2, 2]
 
 
 def scrape(pod):
@@ -241,3 +251,12 @@ def test_the_settings_file_loads(pod):
     assert settings.shape == "apart"
     assert settings.features.budget_bytes == 100_000_000
     assert settings.pools.adaptive.resources == {"adaptive": 1}
+
+
+def test_in_one_pod_medserve_uses_the_triton_beside_it(pod):
+    environ = {"MEDSERVE_CONFIG": str(pod.folder / "standalone.toml"), "MEDSERVE_TRITON__KEY": KEY}
+    with Medserve(**environ) as running, Client(running.http_url) as client:
+        assert "starting Triton" not in running.log
+        find_square(client)
+    assert running.status == 0
+    assert (shm.ROOT / pod.region).exists()
