@@ -14,7 +14,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from serving.settings import load
+from serving.settings import PoolSettings, load
 
 VERSIONS = ("1.34", "1.35", "1.36", "1.37")
 PROFILES = ("cpu", "gpu", "standalone")
@@ -56,6 +56,9 @@ SMALL = {"pools": {"adaptive": {"triton": {"resources": {"limits": {"memory": "5
 UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "m": 1e-3}
 
 
+AUTOSCALED = {"autoscaling": {"enabled": True}, "settings": {"pools": {"adaptive": {"autoscale": {"max_replicas": 4}}}}}
+
+
 @functools.cache
 def rendered():
     """Every rendering that these tests look at, by one run of Helm."""
@@ -63,6 +66,7 @@ def rendered():
     wanted |= {f"{name}, all on": helm.profile(name, **EVERYTHING) for name in PROFILES}
     wanted |= {path: helm.profile("cpu", **values) for path, values in WRONG.items()}
     wanted |= {"too small": helm.profile("cpu", **SMALL)}
+    wanted |= {"autoscaled": helm.profile("cpu", **AUTOSCALED)}
     return helm.render(wanted)
 
 
@@ -205,7 +209,19 @@ def test_replicas_fit_their_pods(name, tmp_path):
         for group in service["spec"]["rayClusterConfig"]["workerGroupSpecs"]:
             (word,) = shlex.split(group["rayStartParams"]["resources"])
             offered |= {key: value * group["minReplicas"] for key, value in json.loads(word).items()}
-        assert wanted == offered
+        for name, count in wanted.items():  # a pool's new replica starts before the old one stops
+            assert offered[name] == count * (1 if name == "router" else 2)
+
+
+@pytest.mark.skipif("autoscale" not in PoolSettings.model_fields, reason="the pools have no autoscaler")
+def test_an_autoscaled_pool_has_no_fixed_number_and_no_spare_room():
+    (service,) = objects("autoscaled", "RayService")
+    settings = settings_of(service)
+    (application,) = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]
+    assert {each["name"] for each in application["deployments"]} == {"Ingress", "contrastive"}
+    assert (settings.pools.adaptive.replicas, settings.pools.adaptive.surge_percent) == (1, 0)
+    groups = {each["groupName"]: each for each in service["spec"]["rayClusterConfig"]["workerGroupSpecs"]}
+    assert json.loads(shlex.split(groups["adaptive"]["rayStartParams"]["resources"])[0]) == {"adaptive": 1}
 
 
 @pytest.mark.parametrize("name", GOOD)

@@ -213,7 +213,7 @@ def test_the_serve_config_runs_and_a_box_becomes_a_mask(pod):
     for group in pod.groups.values():
         each = json.loads(shlex.split(group["rayStartParams"]["resources"])[0])
         offered |= {name: amount * group["replicas"] for name, amount in each.items()}
-    assert offered == {"router": 1, "adaptive": 1}
+    assert offered == {"router": 1, "adaptive": 2}
     log = pod.folder / "ray.log"
     command = [sys.executable, str(helm.ROOT / "tests" / "serve_config.py"), str(config), json.dumps(offered), str(pod.run)]
     # One process stands for both pods here: the pool's variables, which the router's pod lacks, but not its settings file.

@@ -58,11 +58,29 @@ imagePullPolicy: {{ .Values.image.serving.pullPolicy }}
 {{- $pools := get $tree "pools" | default dict -}}
 {{- range $name, $pool := .Values.pools -}}
 {{- $own := dict "replicas" (mul $pool.pods.min $pool.replicasPerPod) -}}
-{{- $_ := set $pools $name (mergeOverwrite $own (get $pools $name | default dict) (dict "resources" (dict $name 1))) -}}
+{{- $mine := get $pools $name | default dict -}}
+{{- if include "medserve.autoscaled" $mine -}}
+{{- $_ := set $own "surge_percent" 0 -}}
+{{- end -}}
+{{- $_ := set $pools $name (mergeOverwrite $own $mine (dict "resources" (dict $name 1))) -}}
 {{- end -}}
 {{- $_ := set $tree "pools" $pools -}}
 {{- end -}}
 {{ toYaml $tree }}
+{{- end }}
+
+{{- /* "yes" where Ray Serve's autoscaler decides on a pool's replicas: of the pool's settings. */ -}}
+{{- define "medserve.autoscaled" -}}
+{{- if gt (dig "autoscale" "max_replicas" 0 . | int64) 0 -}}yes{{- end -}}
+{{- end }}
+
+{{- /*
+Replicas that a pod offers room for: (dict "root" $ "name" pool "pool" values). Twice what it has, so that in an update the new one starts
+before the old one stops; not where pods come with demand, for which spare room would stand in.
+*/ -}}
+{{- define "medserve.room" -}}
+{{- $mine := dig "pools" .name dict (deepCopy .root.Values.settings) -}}
+{{- mul .pool.replicasPerPod (ternary 1 2 (eq (include "medserve.autoscaled" $mine) "yes")) -}}
 {{- end }}
 
 {{- /* Bytes of a Kubernetes quantity of memory. */ -}}

@@ -8,8 +8,11 @@
 {{- $_ := unset $settings.router "replicas" -}}
 {{- $replicas := dict "Ingress" .Values.router.replicas -}}
 {{- range $name, $pool := .Values.pools -}}
-{{- $_ := set $replicas $name (get (get $settings.pools $name) "replicas") -}}
-{{- $_ := unset (get $settings.pools $name) "replicas" -}}
+{{- $mine := get $settings.pools $name -}}
+{{- if not (include "medserve.autoscaled" $mine) -}}
+{{- $_ := set $replicas $name $mine.replicas -}}
+{{- $_ := unset $mine "replicas" -}}
+{{- end -}}
 {{- end -}}
 proxy_location: EveryNode
 http_options: {host: 0.0.0.0, port: 8000}
