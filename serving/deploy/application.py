@@ -4,8 +4,7 @@ Settings come as the application's arguments, so that a change of them is a chan
 the replicas in place, where a changed pod template would replace the whole Ray cluster.
 """
 
-from __future__ import annotations
-
+# Annotations stay classes here: Ray Serve looks at `app`'s to make its arguments.
 import logging
 import os
 import time

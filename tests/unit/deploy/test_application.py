@@ -4,6 +4,8 @@ import threading
 
 import pytest
 from pydantic import ValidationError
+from ray import serve
+from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
 
 from serving.deploy import application
 from serving.deploy.application import Arguments, await_records, settings_of
@@ -20,6 +22,14 @@ def test_settings_come_from_the_arguments_and_secrets_from_the_environment(monke
     assert settings.http.port == 8001
     assert settings.limits.max_objects == 256
     assert settings.auth.tokens["clinic"].get_secret_value() == "secret"
+
+
+def test_ray_serve_makes_the_arguments_of_a_config_file(monkeypatch):
+    built = []
+    application_of_ours = serve.deployment(type("Nothing", (), {})).bind()
+    monkeypatch.setattr(application, "build_application", lambda settings: built.append(settings) or application_of_ours)
+    call_user_app_builder_with_args_if_necessary(application.app, {"settings": {"router": {"replicas": 3}}, "models": []})
+    assert built[0].router.replicas == 3
 
 
 def test_unknown_arguments_and_settings_are_refused():
