@@ -82,10 +82,10 @@ def pod():
     groups = {each["groupName"]: each for each in service["rayClusterConfig"]["workerGroupSpecs"]}
     spec = groups["adaptive"]["template"]["spec"]
     containers = {each["name"]: each for each in [*spec["initContainers"], *spec["containers"]]}
-    with tempfile.TemporaryDirectory(prefix="medserve-") as name:
+    with tempfile.TemporaryDirectory(prefix="m-") as name:
         run, models = Path(name) / "run", Path(name) / "models"
         (run / "metrics").mkdir(parents=True)
-        (run / "ray").mkdir()
+        (Path(name) / "r" / "ray").mkdir(parents=True)  # short: sockets lie deep in it
         grpc, http, metrics, serve_http, serve_grpc = free_ports(5)
         region = f"{shm.prefix()}pod"
         ours = {
@@ -184,8 +184,8 @@ def test_triton_keeps_its_memory_and_repository_to_who_has_the_key(pod):
             with pytest.raises(InferenceServerException, match="restricted"):
                 call(headers={KEY_HEADER: "guessed"})
         assert not client.get_system_shared_memory_status(headers={KEY_HEADER: KEY}).regions
-    for path in ("systemsharedmemory/status", "models/litemedsam_mask_decoder/config", ""):
-        assert answers(f"{pod.triton_http}/v2/{path}")[0] == 403
+    for path in ("/systemsharedmemory/status", "/models/litemedsam_mask_decoder/config", ""):
+        assert answers(f"{pod.triton_http}/v2{path}")[0] == 403
     assert answers(f"{pod.triton_http}/v2/health/live")[0] == 200
     assert b"nv_inference_count" in answers(pod.triton_metrics)[1]
 
@@ -215,7 +215,13 @@ def test_the_serve_config_runs_and_a_box_becomes_a_mask(pod):
         offered |= {name: amount * group["replicas"] for name, amount in each.items()}
     assert offered == {"router": 1, "adaptive": 2}
     log = pod.folder / "ray.log"
-    command = [sys.executable, str(helm.ROOT / "tests" / "serve_config.py"), str(config), json.dumps(offered), str(pod.run)]
+    command = [
+        sys.executable,
+        str(helm.ROOT / "tests" / "serve_config.py"),
+        str(config),
+        json.dumps(offered),
+        str(pod.folder / "r"),
+    ]
     # One process stands for both pods here: the pool's variables, which the router's pod lacks, but not its settings file.
     environ = pod.environ("ray") | {"MEDSERVE_CONFIG": "/nowhere"}
     with program(command, environ, log) as process:
