@@ -33,7 +33,7 @@ EVERYTHING = {
     "gateway": {"enabled": True, "parentRefs": [{"name": "public"}], "hostnames": ["medserve.example.com"]},
     "priorityClass": {"create": True},
     "monitoring": {"podMonitors": True, "rules": True, "dashboards": True, "labels": {"release": "prometheus"}},
-    "loadtest": {"enabled": True, "tokenSecret": {"name": "tokens", "key": "clinic"}},
+    "loadtest": {"enabled": True, "thresholds": "[all]\nfailed = 0.0", "tokenSecret": {"name": "tokens", "key": "clinic"}},
     "autoscaling": {"enabled": True},
     "head": {"redis": {"address": "redis:6379", "passwordSecret": {"name": "redis"}}},
     "standalone": {"keda": {"enabled": True}},
