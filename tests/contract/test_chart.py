@@ -396,3 +396,18 @@ def test_the_load_test_names_real_scenarios():
     assert users
     assert all(f'"{user}"' in listed for user in users)
     assert Path(locust["command"][2]).name == "locustfile.py"
+
+
+def test_locust_takes_the_load_test_s_arguments(tmp_path):
+    """The real locust, asked with the Job's words which users it would run."""
+    (job,) = objects("cpu, all on", "Job")
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    (thresholds,) = [each for each in objects("cpu, all on", "ConfigMap") if each["metadata"]["name"].endswith("-thresholds")]
+    (tmp_path / "thresholds.toml").write_text(thresholds["data"]["thresholds.toml"])
+    words = [*container["command"][1:], *container["args"]]
+    words = [word.replace("/etc/loadtest", str(tmp_path)).replace("/app/", f"{helm.ROOT}/") for word in words]
+    done = subprocess.run(
+        [sys.executable, "-m", "locust", *words, "--list"], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert {"S1Http", "S3Http"} <= set(done.stdout.split())

@@ -35,11 +35,6 @@ KEY = "only-this-pod"
 REPOSITORY = Settings().repository.path
 VALUES = {"router": {"replicas": 1}, "pools": {"contrastive": None}, "settings": {"features": {"budget_bytes": 100_000_000}}}
 
-LOADTEST = helm.profile(
-    "standalone",
-    loadtest={"enabled": True, "users": 1, "duration": "5s", "scenarios": ["S1Http"], "thresholds": "[prompt]\nrequired = 1"},
-)
-
 
 def answers(url, **headers):
     try:
@@ -81,7 +76,7 @@ def program(command, environ, log):
 @pytest.fixture(scope="module")
 def pod():
     """The adaptive pool's pod, prepared, with its Triton up."""
-    rendered = helm.render({name: helm.profile(name, **VALUES) for name in ("cpu", "standalone")} | {"loadtest": LOADTEST})
+    rendered = helm.render({name: helm.profile(name, **VALUES) for name in ("cpu", "standalone")})
     service = only(rendered["cpu"], "RayService")["spec"]
     toml, alone = (only(rendered[name], "ConfigMap")["data"]["settings.toml"] for name in ("cpu", "standalone"))
     groups = {each["groupName"]: each for each in service["rayClusterConfig"]["workerGroupSpecs"]}
@@ -144,10 +139,6 @@ def pod():
                     run=run,
                     models=models,
                     region=region,
-                    job=only(rendered["loadtest"], "Job")["spec"]["template"]["spec"]["containers"][0],
-                    thresholds=[
-                        each["data"] for each in rendered["loadtest"] if each["metadata"]["name"].endswith("-thresholds")
-                    ],
                     folder=Path(name),
                     triton=f"127.0.0.1:{grpc}",
                     triton_http=url,
@@ -273,24 +264,5 @@ def test_in_one_pod_medserve_uses_the_triton_beside_it(pod):
     with Medserve(**environ) as running, Client(running.http_url) as client:
         assert "starting Triton" not in running.log
         find_square(client)
-        run_the_job(running, pod)
     assert running.status == 0
     assert (shm.ROOT / pod.region).exists()
-
-
-def run_the_job(server, pod):
-    """The load test's Job, at this server."""
-    (thresholds,) = pod.thresholds
-    file = pod.folder / "thresholds.toml"
-    file.write_text(thresholds["thresholds.toml"])
-    theirs = {"/tmp/": f"{pod.folder}/", "/app/": f"{helm.ROOT}/", "/etc/loadtest/thresholds.toml": str(file)}
-    words = [*pod.job["command"][1:], *pod.job["args"]]
-    for old, new in theirs.items():
-        words = [word.replace(old, new) for word in words]
-    fronts = {"--host": server.http_url, "--grpc": server.grpc_address}
-    words = [next((f"{flag}={here}" for flag, here in fronts.items() if word.startswith(f"{flag}=")), word) for word in words]
-    done = subprocess.run(
-        [sys.executable, "-m", "locust", *words], capture_output=True, text=True, timeout=START_S, check=False
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    assert (pod.folder / "report.html").exists()
