@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo up test lint types contract setup build clean
+.PHONY: demo up test lint types contract setup build chart clean
 
 demo: build
 	@$(BIN)/medserve demo
@@ -38,6 +38,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt "torch==2.13.0"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[serve,local,build,dev]"
 	@touch $(STAMP)
+
+chart: setup
+	$(BIN)/python deploy/helm/write_schema.py
+	$(BIN)/python deploy/helm/copy_observability.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -109,7 +109,8 @@ def open_pool(settings: Settings, name: str, metrics: Metrics) -> Pool:
     chosen = [m for m in manifests(settings) if m.pool == name]
     arena = Arena(settings.features.region, settings.features.ttl_s) if name == "adaptive" else None
     store = FeaturesStore(arena, settings.features.ttl_s) if arena else None
-    triton = TritonServer(settings.triton.address, settings.triton.call_timeout_s, arena.nbytes if arena else 0)
+    key = settings.triton.key.get_secret_value()
+    triton = TritonServer(settings.triton.address, settings.triton.call_timeout_s, arena.nbytes if arena else 0, key)
     threads = ThreadPoolExecutor(mine.threads, thread_name_prefix=name)
 
     def run(work: Callable[[], Any]) -> Awaitable[Any]:
@@ -198,7 +199,7 @@ def build_application(settings: Settings) -> serve.Application:
     ingress = _deployment(Ingress).options(
         num_replicas=settings.router.replicas,
         max_ongoing_requests=1024,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options={"num_cpus": 0, "resources": settings.router.resources},
         health_check_period_s=2,
         logging_config=QUIET,
     )

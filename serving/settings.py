@@ -123,6 +123,8 @@ class RouterSettings(Section):
 
     replicas: int = Field(default=2, ge=1)
     """How many replicas of the router; with two, one that dies takes down only what it held."""
+    resources: dict[str, float] = Field(default_factory=dict)
+    """Ray resources that a replica takes, to keep routers on nodes of their own: {"router": 1}."""
 
 
 class FeaturesSettings(Section):
@@ -168,6 +170,8 @@ class TritonSettings(Section):
 
     address: str = ""
     """host:port of its gRPC endpoint. Empty: start the embedded one."""
+    key: SecretStr = SecretStr("")
+    """What Triton asks for before it maps shared memory, where it was started with `--grpc-restricted-protocol`."""
     call_timeout_s: float = Field(default=120.0, gt=0)
     """No call to Triton waits longer than this, whatever the request's deadline.
 
@@ -207,13 +211,17 @@ class Settings(Section):
     repository: RepositorySettings = RepositorySettings()
 
     def on_this_node(self, environ: Mapping[str, str] = os.environ) -> Settings:
-        """The same with this node's own Triton and arena, where its environment names them. Called where a replica runs."""
-        triton, features = self.triton, self.features
+        """The same with this node's own Triton, arena and models, where its environment names them. Called in a replica."""
+        triton, features, repository = self.triton, self.features, self.repository
         if address := environ.get("MEDSERVE_TRITON__ADDRESS"):
             triton = triton.model_copy(update={"address": address})
         if region := environ.get("MEDSERVE_FEATURES__REGION"):
             features = features.model_copy(update={"region": region})
-        return self.model_copy(update={"triton": triton, "features": features})
+        if key := environ.get("MEDSERVE_TRITON__KEY"):
+            triton = triton.model_copy(update={"key": SecretStr(key)})
+        if path := environ.get("MEDSERVE_REPOSITORY__PATH"):
+            repository = repository.model_copy(update={"path": Path(path)})
+        return self.model_copy(update={"triton": triton, "features": features, "repository": repository})
 
 
 def load(file: Path | None = None, environ: dict[str, str] | None = None, **overrides: Any) -> Settings:

@@ -134,8 +134,10 @@ class Arena:
         self._slots.close()
 
 
-def create(label: str, budget_bytes: int, slot_bytes: int) -> str:
+def create(label: str, budget_bytes: int, slot_bytes: int, *, name: str = "") -> str:
     """Make a node's arena and give its region's name. It is this process's: the next start's sweep removes it after a crash.
+
+    `name`: of one that outlives this process instead, as in a pod whose containers share /dev/shm; its predecessor is removed.
 
     The file is sparse: memory is spent when a slot is first used, and must be there then. Raises SetupError where the budget
     holds no slot, or /dev/shm does not hold the budget.
@@ -148,7 +150,8 @@ def create(label: str, budget_bytes: int, slot_bytes: int) -> str:
     if free < size:
         short = f"/dev/shm has {free >> 20} MiB free and Features need {size >> 20}"
         raise SetupError(f"{short}: give more (docker: --shm-size=1g) or lower features.budget_bytes")
-    name = f"{shm.prefix()}{label}"
+    (shm.ROOT / name).unlink(missing_ok=True) if name else None
+    name = name or f"{shm.prefix()}{label}"
     descriptor = os.open(shm.ROOT / name, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
     try:
         os.ftruncate(descriptor, size)

@@ -24,22 +24,25 @@ class Memory(Protocol):
 
 
 class SystemMemory:
-    """Implements `Memory` for a file of /dev/shm of `nbytes` bytes, by its name."""
+    """Implements `Memory` for a file of /dev/shm of `nbytes` bytes, by its name. `headers`: the key, where one is asked for."""
 
-    def __init__(self, nbytes: int) -> None:
+    def __init__(self, nbytes: int, headers: dict[str, str] | None = None) -> None:
         self._nbytes = nbytes
+        self._headers = headers
 
     async def known(self, client: Any, timeout_s: float) -> set[str]:
         """See `Memory`."""
-        return set((await client.get_system_shared_memory_status(client_timeout=timeout_s)).regions)
+        return set((await client.get_system_shared_memory_status(headers=self._headers, client_timeout=timeout_s)).regions)
 
     async def register(self, client: Any, region: str, timeout_s: float) -> None:
         """See `Memory`."""
-        await client.register_system_shared_memory(region, region, self._nbytes, client_timeout=timeout_s)
+        await client.register_system_shared_memory(
+            region, region, self._nbytes, headers=self._headers, client_timeout=timeout_s
+        )
 
     async def unregister(self, client: Any, region: str, timeout_s: float) -> None:
         """See `Memory`."""
-        await client.unregister_system_shared_memory(region, client_timeout=timeout_s)
+        await client.unregister_system_shared_memory(region, headers=self._headers, client_timeout=timeout_s)
 
 
 class CudaMemory:

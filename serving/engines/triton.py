@@ -35,6 +35,8 @@ QUEUE_IS_FULL = "Exceeds maximum queue size"
 WAITED_TOO_LONG = "Request timeout expired"
 REGION_IS_IN_USE = "currently in use"
 REGION_IS_UNKNOWN = "Unable to find shared memory region"
+KEY_HEADER = "triton-grpc-protocol-medserve-key"
+"""The header of `--grpc-restricted-protocol=...:medserve-key=VALUE`: Triton puts a prefix before the key's name."""
 
 CHANNEL = [
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -51,16 +53,19 @@ class TritonServer:
 
     `address`: host:port of the gRPC endpoint. `call_timeout_s`: no call waits longer, whatever its deadline. `region_bytes`:
     size of the Features arena, for engines that take Features as tensors; it is mapped when the first of them is called.
-    `memory`: where the arena lies, /dev/shm unless said.
+    `memory`: where the arena lies, /dev/shm unless said. `key`: what the server asks for before it maps shared memory, if it
+    asks (`KEY_HEADER`).
     """
 
-    def __init__(self, address: str, call_timeout_s: float, region_bytes: int = 0, memory: Memory | None = None) -> None:
+    def __init__(
+        self, address: str, call_timeout_s: float, region_bytes: int = 0, key: str = "", memory: Memory | None = None
+    ) -> None:
         self._address = address
         self.call_timeout_s = call_timeout_s
         self._client: Any = None
         self._channel: Any = None
         self._stub: Any = None
-        self._memory: Memory = memory or SystemMemory(region_bytes)
+        self._memory: Memory = memory or SystemMemory(region_bytes, {KEY_HEADER: key} if key else None)
         self._registration: asyncio.Task[None] | None = None
 
     @property
