@@ -99,6 +99,8 @@ def open_pool(settings: Settings, name: str, metrics: Metrics) -> Pool:
     mine = pool_settings(settings, name)
     chosen = [m for m in manifests(settings) if m.pool == name]
     arena = Arena(settings.features.region, settings.features.ttl_s) if name == "adaptive" else None
+    if arena is not None:
+        metrics.prepare_arena(name, arena.nbytes)
     store = FeaturesStore(arena, settings.features.ttl_s) if arena else None
     triton = TritonServer(settings.triton.address, settings.triton.call_timeout_s, arena.nbytes if arena else 0)
     threads = ThreadPoolExecutor(mine.threads, thread_name_prefix=name)
@@ -124,8 +126,12 @@ def _publish(metrics: Metrics, pool: str, arena: Arena | None, vectors: VectorSt
     """What is held, and what this replica dropped since the last time."""
     held, gone = vectors.stats.bytes, vectors.stats.take_evictions()
     if arena is not None:
-        held, gone = held + arena.used_bytes(), gone + arena.evictions
-        arena.evictions = 0
+        used = arena.used_bytes()
+        held, gone = held + used, gone + arena.evictions
+        metrics.arena_used.labels(pool).set(used)
+        if arena.refusals:
+            metrics.arena_full.labels(pool).inc(arena.refusals)
+        arena.evictions = arena.refusals = 0
     metrics.features_bytes.labels(pool).set(held)
     if gone:
         metrics.features_evictions.labels(pool).inc(gone)

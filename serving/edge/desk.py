@@ -14,7 +14,7 @@ from serving.domain.request import Priority, Request
 from serving.edge.caller import Caller, caller
 from serving.edge.wire import Ask
 from serving.errors import Fault, Kind
-from serving.router.brain import Brain
+from serving.router.brain import Brain, Readiness
 from serving.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,10 @@ class Observer(Protocol):
 
     def observe_stages(self, pool: str, model: str, stages: Mapping[str, float]) -> None:
         """Stages that the front itself took, seconds each."""
+        ...
+
+    def observe_ready(self, pool: str, ready: bool) -> None:
+        """Whether a pool takes work."""
         ...
 
 
@@ -70,6 +74,13 @@ class Desk:
         self.brain = brain
         self.settings = settings
         self._observer = observer
+
+    async def readiness(self) -> Readiness:
+        """The brain's, noted part by part."""
+        found = await self.brain.readiness()
+        for part, state in found.parts.items():
+            self._observer.observe_ready(part, state == "ready")
+        return found
 
     def greet(self, exchange: Exchange, headers: Mapping[str, str], timeout_s: float | None = None) -> Caller:
         """Who calls. Raises Fault."""

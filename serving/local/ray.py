@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,24 @@ def _quiet() -> None:
     logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.ERROR)
 
 
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+REMOTE = re.compile(r"^ray::(\S+?)\(\) \(pid=.*\)$")
+MOST_CHARS = 200
+
+
+def reason(exc: Exception) -> str:
+    """One line of what Ray raised. Of an error from another process: what was asked of it, and how the error ends.
+
+    Without colours, process ids and the remote trace.
+    """
+    lines = [line.strip() for line in ANSI.sub("", str(exc)).splitlines() if line.strip()]
+    if not lines:
+        return type(exc).__name__
+    remote = REMOTE.match(lines[0])
+    said = f"{remote[1]}: {lines[-1]}" if remote and len(lines) > 1 else remote[1] if remote else lines[0]
+    return said[:MOST_CHARS].rstrip()
+
+
 class LocalRay:
     """Start and stop Ray and the Serve application in this process's children."""
 
@@ -108,7 +127,7 @@ class LocalRay:
                 logging_config={"log_level": "ERROR", "enable_access_log": False},
             )
         except (RuntimeError, ValueError, OSError) as exc:
-            raise SetupError(f"Ray did not start: {str(exc).splitlines()[0]}") from exc
+            raise SetupError(f"Ray did not start: {reason(exc)}; its logs lie under {self._run_dir / 'ray'}") from exc
 
     def deploy(self, application: Any) -> None:
         """Run the application and wait until every replica is up. Raises SetupError."""
