@@ -41,6 +41,7 @@ from serving.router.brain import ServedModel
 from serving.router.gate import Gate
 from serving.router.router import PoolClient, Router
 from serving.settings import PoolSettings, Settings
+from serving.telemetry import logs, tracing
 from serving.telemetry.metrics import Metrics, of_this_process
 
 QUIET = LoggingConfig(enable_access_log=False)
@@ -139,12 +140,14 @@ def _publish(metrics: Metrics, pool: str, arena: Arena | None, vectors: VectorSt
 
 async def open_apart(settings: Settings, handles: dict[str, DeploymentHandle[Any]]) -> Fronts:
     """One router replica before pools that are deployments of their own."""
+    begin_telling(settings)
     clients = {name: RayPoolClient(name, handle) for name, handle in handles.items()}
     return _fronts(settings, clients, of_this_process())
 
 
 async def open_together(settings: Settings, handles: dict[str, DeploymentHandle[Any]]) -> Fronts:
     """One router replica with every pool in its own process, warmed up. `handles` is empty."""
+    begin_telling(settings)
     settings, metrics = settings.on_this_node(), of_this_process()
     pools = [open_pool(settings, name, metrics) for name in pool_names(settings)]
     for pool in pools:
@@ -199,7 +202,14 @@ def _pool(settings: Settings, name: str) -> serve.Application:
     )
 
 
+def begin_telling(settings: Settings) -> None:
+    """The logs and traces of this process, as the settings say. Raises SetupError."""
+    logs.begin(settings)
+    tracing.begin(settings.tracing)
+
+
 def _open_replica(settings: Settings, name: str) -> Pool:
+    begin_telling(settings)
     return open_pool(settings.on_this_node(), name, of_this_process())
 
 

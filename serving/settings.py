@@ -151,6 +151,28 @@ class RepositorySettings(Section):
     """Which built models to serve; empty means all."""
 
 
+class LogSettings(Section):
+    """What is logged, how and where: `docs/logs.md`."""
+
+    format: Literal["json", "text"] = "json"
+    """One JSON object a line, or the same for people."""
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """From `info` on there is one line a request."""
+    to: Literal["file", "stderr"] = "file"
+    """`<home>/logs/medserve.log`, or standard error, where Kubernetes looks."""
+    max_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
+    """A file larger than this is put aside as `medserve.log.1`, in place of the one that lay there."""
+
+
+class TracingSettings(Section):
+    """Spans to an OpenTelemetry collector: `docs/tracing.md`."""
+
+    endpoint: str = Field(default="", pattern=r"^(https?://\S+)?$")
+    """The collector's OTLP over HTTP, for example http://127.0.0.1:4318. Empty: no tracing."""
+    sample_ratio: float = Field(default=1.0, ge=0, le=1)
+    """The part of the requests that is traced, 0..1. One that comes with a `traceparent` does as that says."""
+
+
 class Settings(Section):
     """The root of the tree."""
 
@@ -167,6 +189,8 @@ class Settings(Section):
     features: FeaturesSettings = FeaturesSettings()
     triton: TritonSettings = TritonSettings()
     repository: RepositorySettings = RepositorySettings()
+    logs: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()
 
     def on_this_node(self, environ: Mapping[str, str] = os.environ) -> Settings:
         """The same with this node's own Triton and arena, where its environment names them. Called where a replica runs."""

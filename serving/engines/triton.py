@@ -19,6 +19,7 @@ from serving.domain.request import Deadline, Priority
 from serving.engines.engine import EngineSpec, Tensors, TensorSpec, Timing, ignore
 from serving.errors import Fault, Kind
 from serving.manifest import EngineRecord
+from serving.telemetry import tracing
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +164,8 @@ class TritonEngine:
         """Run once and give the named outputs. Raises Fault as `Engine.infer` says."""
         sent = time.monotonic()
         try:
-            made = await self._call(inputs, deadline, outputs, priority, slot)
+            with tracing.span("engine", engine=self._name):
+                made = await self._call(inputs, deadline, outputs, priority, slot)
         except BaseException:
             self._quarantine(slot)
             raise
@@ -187,6 +189,7 @@ class TritonEngine:
                 client_timeout=left_s,
                 timeout=int(left_s * 1e6),
                 priority=PRIORITIES[priority],
+                headers={"traceparent": trace} if (trace := tracing.handed_on()) else None,
             )
         except InferenceServerException as exc:
             if registration is not None and REGION_IS_UNKNOWN in exc.message():

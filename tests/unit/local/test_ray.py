@@ -1,6 +1,6 @@
 from serving.local.ray import reason
 
-REMOTE = """\x1b[36mray::HAProxyManager.ready()\x1b[39m (pid=4711, ip=127.0.0.1, actor_id=0a1b, repr=<ray.HAProxyManager object at 0x7f>)
+REMOTE = """\x1b[36mray::HAProxyManager.ready()\x1b[39m (pid=4711, ip=127.0.0.1, actor_id=0a1b, repr=<HAProxyManager>)
   File "/usr/lib/python3.11/concurrent/futures/_base.py", line 449, in result
     return self.__get_result()
 RuntimeError: HAProxy crashed during startup: cannot bind socket (Address already in use) [0.0.0.0:38171]
