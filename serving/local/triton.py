@@ -103,7 +103,7 @@ class EmbeddedTriton:
     def restart(self) -> None:
         """Start again on the same ports after the process died. Raises SetupError."""
         self._end()
-        self._launch(_binary())
+        self._launch(binary())
 
     def stop(self) -> None:
         """Stop the server and remove its shared memory."""
@@ -117,7 +117,7 @@ class EmbeddedTriton:
         self.stop()
 
     def _check(self) -> Path:
-        binary = _binary()
+        program = binary()
         free = shutil.disk_usage(shm.ROOT).free
         if free < MIN_SHM_BYTES:
             need, have = MIN_SHM_BYTES >> 20, free >> 20
@@ -127,7 +127,7 @@ class EmbeddedTriton:
         for name in self._models:
             if not any((self._repository / name).glob("[0-9]*/model.*")):
                 raise SetupError(f"engine {name} is not built: run `medserve models build` for its model")
-        return binary
+        return program
 
     def _write_backends(self, root: Path) -> None:
         target = self._run_dir / "backends"
@@ -268,7 +268,8 @@ def _site() -> Path:
     return Path(sysconfig.get_path("purelib"))
 
 
-def _binary() -> Path:
+def binary() -> Path:
+    """The server's program. Raises SetupError where it is not installed."""
     spec = importlib.util.find_spec("pytriton")
     if spec is None or spec.origin is None:
         raise SetupError("the embedded Triton is not installed: run `make setup` (package nvidia-pytriton)")
