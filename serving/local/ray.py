@@ -45,6 +45,8 @@ def environment(run_dir: Path, multiproc_dir: Path, max_body_bytes: int) -> dict
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(run_dir / "h.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(run_dir),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(run_dir / "h.state"),
+        # Its access log, with every URL as it was sent, otherwise goes to whatever takes syslog on this machine.
+        "RAY_SERVE_HAPROXY_LOG_TARGET": str(run_dir / "nobody"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(run_dir / "m.sock"),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(http),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(http + SPARE_PORTS - 1),

@@ -5,6 +5,7 @@ Pools are deployments of their own here, so that Ray carries the requests too, a
 
 import io
 import json
+from contextlib import suppress
 
 import grpc
 import httpx
@@ -91,7 +92,12 @@ class Run:
     def logs(self):
         """Every file that the run has written: path -> its bytes."""
         files = [*self.home.rglob("*"), *scrapes.run_dir(self.server).rglob("*")]
-        return {path: path.read_bytes() for path in files if path.is_file() and not path.is_symlink()}
+        found = {}
+        for path in files:
+            with suppress(OSError):  # some come and go
+                if path.is_file() and not path.is_symlink():
+                    found[path] = path.read_bytes()
+        return found
 
     def said(self):
         """Everything that can be read from outside a request: where -> text."""
