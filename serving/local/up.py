@@ -43,7 +43,7 @@ class Stack:
 
     def start(self) -> None:
         """Start everything and wait until it is ready. Raises SetupError; what had started is stopped again."""
-        logs.begin(self._settings)
+        logs.begin(self._settings, aloud=True)
         _forget_dead_runs()
         metrics_dir = self.run_dir / "metrics"
         metrics_dir.mkdir(parents=True, exist_ok=True)

@@ -27,8 +27,11 @@ READERS = ("pydicom", "pylibjpeg", "nibabel", "PIL", "nrrd", "py.warnings")
 MOST_FRAMES = 12
 
 
-def begin(settings: Settings) -> None:
-    """Send this process's logs to where the settings say. A second call changes nothing. Raises SetupError."""
+def begin(settings: Settings, *, aloud: bool = False) -> None:
+    """Send this process's logs to where the settings say. A second call changes nothing. Raises SetupError.
+
+    `aloud`: warnings go to standard error as well, where somebody may look on.
+    """
     root = logging.getLogger()
     if any(isinstance(handler, (_SharedFile, _Stderr)) for handler in root.handlers):
         return
@@ -36,6 +39,11 @@ def begin(settings: Settings) -> None:
     handler: logging.Handler = _Stderr() if chosen.to == "stderr" else _file(settings)
     handler.setFormatter(JsonLines() if chosen.format == "json" else TextLines())
     root.addHandler(handler)
+    if aloud and chosen.to == "file":
+        echo = _Stderr()
+        echo.setLevel(logging.WARNING)
+        echo.setFormatter(TextLines())
+        root.addHandler(echo)
     logging.getLogger(ROOT).setLevel(chosen.level.upper())
     logging.captureWarnings(True)
 

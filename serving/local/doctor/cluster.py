@@ -125,12 +125,8 @@ def grpc_front(address: str) -> Finding:
             answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_S)
         except grpc.RpcError as exc:
             code = getattr(exc, "code", None)  # the stubs' RpcError has none, what is raised has
-            return Finding(
-                "gRPC front",
-                code().name if code else type(exc).__name__,
-                "fail",
-                "is this its address, and does what lies between let HTTP/2 through?",
-            )
+            found = code().name if code else type(exc).__name__
+            return Finding("gRPC front", found, "fail", "is this its address, and does what lies between let HTTP/2 through?")
     state = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
     return judged("gRPC front", state, state == "SERVING", "see the pools above")
 

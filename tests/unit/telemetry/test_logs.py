@@ -17,8 +17,8 @@ def begun(tmp_path):
     root, ours = logging.getLogger(), logging.getLogger(logs.ROOT)
     before, level = list(root.handlers), ours.level
 
-    def begin(**chosen):
-        logs.begin(Settings(home=tmp_path, logs=LogSettings(**chosen)))
+    def begin(aloud=False, **chosen):
+        logs.begin(Settings(home=tmp_path, logs=LogSettings(**chosen)), aloud=aloud)
         return lambda: (tmp_path / "logs" / "medserve.log").read_text().splitlines()
 
     yield begin
@@ -74,6 +74,15 @@ def test_the_level_is_the_settings(begun):
     lines = begun(level="warning")
     logging.getLogger("serving.edge.desk").info("request")
     assert lines() == []
+
+
+def test_warnings_are_said_aloud_where_somebody_looks_on(begun, capsys):
+    lines = begun(aloud=True)
+    logging.getLogger("serving.x").info("quietly")
+    logging.getLogger("serving.x").warning("aloud")
+    assert len(lines()) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.endswith("warning serving.x aloud")
 
 
 def test_a_full_file_is_put_aside_and_no_line_is_lost(begun, tmp_path):
