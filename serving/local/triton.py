@@ -103,7 +103,7 @@ class EmbeddedTriton:
     def restart(self) -> None:
         """Start again on the same ports after the process died. Raises SetupError."""
         self._end()
-        self._launch(binary())
+        self._launch(binary_path())
 
     def stop(self) -> None:
         """Stop the server and remove its shared memory."""
@@ -117,7 +117,7 @@ class EmbeddedTriton:
         self.stop()
 
     def _check(self) -> Path:
-        program = binary()
+        binary = binary_path()
         free = shutil.disk_usage(shm.ROOT).free
         if free < MIN_SHM_BYTES:
             need, have = MIN_SHM_BYTES >> 20, free >> 20
@@ -127,7 +127,7 @@ class EmbeddedTriton:
         for name in self._models:
             if not any((self._repository / name).glob("[0-9]*/model.*")):
                 raise SetupError(f"engine {name} is not built: run `medserve models build` for its model")
-        return program
+        return binary
 
     def _write_backends(self, root: Path) -> None:
         target = self._run_dir / "backends"
@@ -235,21 +235,6 @@ class EmbeddedTriton:
         shm.remove(f"{shm.prefix()}triton")
 
 
-def _trace_options(endpoint: str) -> list[str]:
-    """Triton's own spans below ours. Of calls without a `traceparent`, which the router did not sample, as good as none."""
-    if not endpoint:
-        return []
-    said = (
-        "mode=opentelemetry",
-        "level=TIMESTAMPS",
-        f"rate={NO_RATE}",
-        f"opentelemetry,url={endpoint.rstrip('/')}/v1/traces",
-        "opentelemetry,resource=service.name=medserve-triton",
-        "opentelemetry,bsp_schedule_delay=1000",
-    )
-    return [f"--trace-config={each}" for each in said]
-
-
 def _children(pid: int) -> tuple[int, ...]:
     """The processes that a process started and that live."""
     listed = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
@@ -268,8 +253,8 @@ def _site() -> Path:
     return Path(sysconfig.get_path("purelib"))
 
 
-def binary() -> Path:
-    """The server's program. Raises SetupError where it is not installed."""
+def binary_path() -> Path:
+    """The embedded tritonserver. Raises SetupError."""
     spec = importlib.util.find_spec("pytriton")
     if spec is None or spec.origin is None:
         raise SetupError("the embedded Triton is not installed: run `make setup` (package nvidia-pytriton)")
@@ -287,3 +272,18 @@ def _answers(url: str) -> bool:
 def _die_with_parent() -> None:
     """In the child: be killed when the parent is gone, however it went (prctl(2), PR_SET_PDEATHSIG)."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _trace_options(endpoint: str) -> list[str]:
+    """Triton's own spans below ours. Of calls without a `traceparent`, which the router did not sample, as good as none."""
+    if not endpoint:
+        return []
+    said = (
+        "mode=opentelemetry",
+        "level=TIMESTAMPS",
+        f"rate={NO_RATE}",
+        f"opentelemetry,url={endpoint.rstrip('/')}/v1/traces",
+        "opentelemetry,resource=service.name=medserve-triton",
+        "opentelemetry,bsp_schedule_delay=1000",
+    )
+    return [f"--trace-config={each}" for each in said]

@@ -19,7 +19,7 @@ from serving.local.doctor.engines import engines
 from serving.local.doctor.finding import Finding, judged
 from serving.local.doctor.gpu import gpus
 from serving.local.ports import require_free, span
-from serving.local.triton import MIN_SHM_BYTES, binary
+from serving.local.triton import MIN_SHM_BYTES, binary_path
 from serving.settings import CHECKOUT, Settings
 
 MIN_MEMORY_BYTES = 5 * 1024**3
@@ -71,7 +71,7 @@ def triton(settings: Settings) -> Iterator[Finding]:
         yield Finding("Triton", f"not started here; at {settings.triton.address}")
         return
     try:
-        program = binary()
+        program = binary_path()
     except SetupError as exc:
         yield Finding("Triton", "not installed", "fail", str(exc))
         return
