@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from serving.errors import SetupError
 
+NOT_SETTINGS = ("MEDSERVE_CONFIG", "MEDSERVE_TOKEN")
+"""Variables that name something else: this file, and the bearer token of the commands that ask a server."""
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
@@ -219,7 +221,7 @@ def load(file: Path | None = None, environ: dict[str, str] | None = None, **over
         except tomllib.TOMLDecodeError as exc:
             raise SetupError(f"settings file {chosen}: {exc}") from exc
     for key, value in env.items():
-        if key.startswith("MEDSERVE_") and key != "MEDSERVE_CONFIG":
+        if key.startswith("MEDSERVE_") and key not in NOT_SETTINGS:
             _plant(tree, key.removeprefix("MEDSERVE_").lower().split("__"), value)
     for section, values in overrides.items():
         if isinstance(values, dict):

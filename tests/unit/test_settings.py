@@ -52,3 +52,7 @@ def test_the_tree_is_frozen():
     settings = load(environ={})
     with pytest.raises(ValidationError, match="frozen"):
         settings.http.port = 1
+
+
+def test_the_client_s_token_is_no_setting():
+    assert load(environ={"MEDSERVE_TOKEN": "swordfish"}) == load(environ={})
