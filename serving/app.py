@@ -48,6 +48,7 @@ from serving.router.brain import ServedModel
 from serving.router.gate import Gate
 from serving.router.router import PoolClient, Router
 from serving.settings import PoolSettings, Settings
+from serving.telemetry import logs, tracing
 from serving.telemetry.metrics import Metrics, of_this_process
 
 QUIET = LoggingConfig(enable_access_log=False)
@@ -108,6 +109,8 @@ def open_pool(settings: Settings, name: str, metrics: Metrics) -> Pool:
     mine = pool_settings(settings, name)
     chosen = [m for m in manifests(settings) if m.pool == name]
     arena = Arena(settings.features.region, settings.features.ttl_s) if name == "adaptive" else None
+    if arena is not None:
+        metrics.prepare_arena(name, arena.nbytes)
     store = FeaturesStore(arena, settings.features.ttl_s) if arena else None
     key = settings.triton.key.get_secret_value()
     triton = TritonServer(settings.triton.address, settings.triton.call_timeout_s, arena.nbytes if arena else 0, key)
@@ -160,8 +163,12 @@ def _publish(metrics: Metrics, pool: str, arena: Arena | None, vectors: VectorSt
     """What is held, and what this replica dropped since the last time."""
     held, gone = vectors.stats.bytes, vectors.stats.take_evictions()
     if arena is not None:
-        held, gone = held + arena.used_bytes(), gone + arena.evictions
-        arena.evictions = 0
+        used = arena.used_bytes()
+        held, gone = held + used, gone + arena.evictions
+        metrics.arena_used.labels(pool).set(used)
+        if arena.refusals:
+            metrics.arena_full.labels(pool).inc(arena.refusals)
+        arena.evictions = arena.refusals = 0
     metrics.features_bytes.labels(pool).set(held)
     if gone:
         metrics.features_evictions.labels(pool).inc(gone)
@@ -169,12 +176,14 @@ def _publish(metrics: Metrics, pool: str, arena: Arena | None, vectors: VectorSt
 
 async def open_apart(settings: Settings, handles: dict[str, DeploymentHandle[Any]]) -> Fronts:
     """One router replica before pools that are deployments of their own."""
+    begin_telling(settings)
     clients = {name: RayPoolClient(name, handle) for name, handle in handles.items()}
     return _fronts(settings, clients, of_this_process())
 
 
 async def open_together(settings: Settings, handles: dict[str, DeploymentHandle[Any]]) -> Fronts:
     """One router replica with every pool in its own process, warmed up. `handles` is empty."""
+    begin_telling(settings)
     settings, metrics = settings.on_this_node(), of_this_process()
     pools = [open_pool(settings, name, metrics) for name in pool_names(settings)]
     for pool in pools:
@@ -230,7 +239,14 @@ def _pool(settings: Settings, name: str) -> serve.Application:
     )
 
 
+def begin_telling(settings: Settings) -> None:
+    """The logs and traces of this process, as the settings say. Raises SetupError."""
+    logs.begin(settings)
+    tracing.begin(settings.tracing)
+
+
 def _open_replica(settings: Settings, name: str) -> Pool:
+    begin_telling(settings)
     return open_pool(settings.on_this_node(), name, of_this_process())
 
 

@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from serving.errors import SetupError
 
+NOT_SETTINGS = ("MEDSERVE_CONFIG", "MEDSERVE_TOKEN")
+"""Variables that name something else: this file, and the bearer token of the commands that ask a server."""
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
@@ -192,6 +194,28 @@ class RepositorySettings(Section):
     """Which built models to serve; empty means all."""
 
 
+class LogSettings(Section):
+    """What is logged, how and where: `docs/logs.md`."""
+
+    format: Literal["json", "text"] = "json"
+    """One JSON object a line, or the same for people."""
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """From `info` on there is one line a request."""
+    to: Literal["file", "stderr"] = "file"
+    """`<home>/logs/medserve.log`, or standard error, where Kubernetes looks."""
+    max_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
+    """A file larger than this is put aside as `medserve.log.1`, in place of the one that lay there."""
+
+
+class TracingSettings(Section):
+    """Spans to an OpenTelemetry collector: `docs/tracing.md`."""
+
+    endpoint: str = Field(default="", pattern=r"^(https?://\S+)?$")
+    """The collector's OTLP over HTTP, for example http://127.0.0.1:4318. Empty: no tracing."""
+    sample_ratio: float = Field(default=1.0, ge=0, le=1)
+    """The part of the requests that is traced, 0..1. One that comes with a `traceparent` does as that says."""
+
+
 class Settings(Section):
     """The root of the tree."""
 
@@ -209,6 +233,8 @@ class Settings(Section):
     volumes: VolumeSettings = VolumeSettings()
     triton: TritonSettings = TritonSettings()
     repository: RepositorySettings = RepositorySettings()
+    logs: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()
 
     def on_this_node(self, environ: Mapping[str, str] = os.environ) -> Settings:
         """The same with this node's own Triton, arena and models, where its environment names them. Called in a replica."""
@@ -241,7 +267,7 @@ def load(file: Path | None = None, environ: dict[str, str] | None = None, **over
         except tomllib.TOMLDecodeError as exc:
             raise SetupError(f"settings file {chosen}: {exc}") from exc
     for key, value in env.items():
-        if key.startswith("MEDSERVE_") and key != "MEDSERVE_CONFIG":
+        if key.startswith("MEDSERVE_") and key not in NOT_SETTINGS:
             _plant(tree, key.removeprefix("MEDSERVE_").lower().split("__"), value)
     for section, values in overrides.items():
         if isinstance(values, dict):

@@ -39,6 +39,7 @@ class Arena:
         self.slot_bytes = self._slots.slot_bytes
         self._ttl_ns = int(ttl_s * 1e9)
         self.evictions = 0
+        self.refusals = 0
 
     @property
     def count(self) -> int:
@@ -73,6 +74,7 @@ class Arena:
                     table[index]["key"] = key.encode()
                     table[index]["handle"] = b""
                     return self._slot(index)
+        self.refusals += 1
         return "full"
 
     def commit(self, slot: Slot, handle: str, meta: bytes) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,7 @@ from serving.domain.request import Deadline, Priority
 from serving.engines.engine import Engine, EngineSpec, Tensors, Timing, ignore
 from serving.errors import Fault, Kind
 from serving.shm import Slot
+from serving.telemetry import tracing
 
 Outputs = dict[str, npt.NDArray[Any]]
 
@@ -45,6 +47,7 @@ class _Call:
     slot: Slot | None
     answer: asyncio.Future[Outputs] | None
     since: float = field(default_factory=time.monotonic)
+    context: Context | None = field(default_factory=tracing.context)
     waited_s: float = 0.0
     worked_s: float = 0.0
 
@@ -128,7 +131,7 @@ class Line:
         while sum(self._inside.values()) < self._in_flight and (calls := self._next()):
             priority = _most_urgent(calls)
             self._inside[priority] += 1
-            task = asyncio.create_task(self._send(calls, priority))
+            task = asyncio.create_task(self._send(calls, priority), context=calls[0].context)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 

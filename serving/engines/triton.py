@@ -23,6 +23,7 @@ from serving.engines.memory import Memory, SystemMemory
 from serving.engines.triton_message import Place
 from serving.errors import Fault, Kind
 from serving.manifest import EngineRecord
+from serving.telemetry import tracing
 
 log = logging.getLogger(__name__)
 
@@ -75,8 +76,10 @@ class TritonServer:
             self._client = triton_grpc.InferenceServerClient(self._address, channel_args=CHANNEL)
         return self._client
 
-    async def model_infer(self, message: Any, timeout_s: float) -> Any:
+    async def model_infer(self, message: Any, timeout_s: float, trace: str = "") -> Any:
         """Send one `ModelInferRequest`, give the `ModelInferResponse`. Raises InferenceServerException.
+
+        `trace`: the `traceparent` that Triton's spans belong to, or empty.
 
         The call ends with this coroutine: one that is cancelled, or whose time is over, is taken back from the server.
         """
@@ -84,7 +87,9 @@ class TritonServer:
             self._channel = grpc.aio.insecure_channel(self._address, options=CHANNEL)
             self._stub = GRPCInferenceServiceStub(self._channel)
         try:
-            return await self._stub.ModelInfer(message, timeout=timeout_s)
+            return await self._stub.ModelInfer(
+                message, timeout=timeout_s, metadata=(("traceparent", trace),) if trace else None
+            )
         except grpc.RpcError as exc:
             raise InferenceServerException(exc.details() or "", str(exc.code())) from None
 
@@ -187,7 +192,8 @@ class TritonEngine:
         """Run once and give the named outputs. Raises Fault as `Engine.infer` says."""
         sent = time.monotonic()
         try:
-            made = await self._call(inputs, deadline, outputs, slot)
+            with tracing.span("engine", engine=self._name):
+                made = await self._call(inputs, deadline, outputs, slot)
         except BaseException:
             self._quarantine(slot)
             raise
@@ -203,7 +209,7 @@ class TritonEngine:
         try:
             if self._by_region and slot is not None:
                 registration = await self._server.share(slot.region)
-            response = await self._server.model_infer(self._message(inputs, wanted, slot, left_s), left_s)
+            response = await self._server.model_infer(self._message(inputs, wanted, slot, left_s), left_s, tracing.handed_on())
         except InferenceServerException as exc:
             if registration is not None and REGION_IS_UNKNOWN in exc.message():
                 self._server.forgotten(registration)

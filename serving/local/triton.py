@@ -29,14 +29,17 @@ MIN_SHM_BYTES = 256 * 1024 * 1024
 POLL_S = 0.1
 STOP_S = 15.0
 PR_SET_PDEATHSIG = 1
+NO_RATE = 2**31 - 1
+"""Triton traces one call in so many of those that bring no trace context, and each that does."""
 
 
 class EmbeddedTriton:
     """One child server. `start`, `stop`, `restart` (same ports); a context manager.
 
     `repository`: the model repository; `models`: engine names to load; `run_dir`: where its backends and its log go;
-    ports: 0 takes a free one; `arena`: region of the Features that its engines read and write. After `start`:
-    `grpc_address`, `metrics_address`, `pid`, `log_path`.
+    ports: 0 takes a free one; `arena`: region of the Features that its engines read and write; `traces`: the collector that
+    gets the spans of calls that come with a `traceparent` (OTLP over HTTP), or empty. After `start`: `grpc_address`,
+    `metrics_address`, `pid`, `log_path`.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class EmbeddedTriton:
         http_port: int = 0,
         metrics_port: int = 0,
         arena: str = "",
+        traces: str = "",
     ) -> None:
         self._repository = repository
         self._models = tuple(models)
@@ -58,6 +62,7 @@ class EmbeddedTriton:
         self._start_timeout_s = start_timeout_s
         self._threads = threads
         self._arena = arena
+        self._traces = traces
         self._ports = [grpc_port, http_port, metrics_port]
         self._process: subprocess.Popen[bytes] | None = None
         self._engines: tuple[int, ...] = ()
@@ -146,6 +151,7 @@ class EmbeddedTriton:
             f"--metrics-port={metrics_port}",
             "--allow-gpu-metrics=false",
             "--log-info=false",
+            *_trace_options(self._traces),
         ]
 
     def _launch(self, binary: Path) -> None:
@@ -273,3 +279,18 @@ def answers(url: str) -> bool:
 def _die_with_parent() -> None:
     """In the child: be killed when the parent is gone, however it went (prctl(2), PR_SET_PDEATHSIG)."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _trace_options(endpoint: str) -> list[str]:
+    """Triton's own spans below ours. Of calls without a `traceparent`, which the router did not sample, as good as none."""
+    if not endpoint:
+        return []
+    said = (
+        "mode=opentelemetry",
+        "level=TIMESTAMPS",
+        f"rate={NO_RATE}",
+        f"opentelemetry,url={endpoint.rstrip('/')}/v1/traces",
+        "opentelemetry,resource=service.name=medserve-triton",
+        "opentelemetry,bsp_schedule_delay=1000",
+    )
+    return [f"--trace-config={each}" for each in said]

@@ -15,6 +15,7 @@ from serving.domain.volume import VolumeAnswer, VolumeEvent, VolumeProgress
 from serving.errors import Fault, Kind
 from serving.families.family import Family, VolumeFamily
 from serving.pools import warmup
+from serving.telemetry import tracing
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.stages import Stages
 
@@ -52,6 +53,16 @@ class Pool:
 
     async def answer(self, request: Request) -> Answer | Fault:
         """The answer, or the Fault as a value: an exception would cross Ray wrapped in its own."""
+        with tracing.span("pool", request.trace, pool=self.name, model=request.model or "") as span:
+            outcome = await self._answer(request)
+            if isinstance(outcome, Fault):
+                span.note(code=outcome.kind.row.code)
+            else:
+                stages = {f"{stage}_ms": round(seconds * 1000, 3) for stage, seconds in outcome.stages.items()}
+                span.note(features=outcome.features, **stages)
+            return outcome
+
+    async def _answer(self, request: Request) -> Answer | Fault:
         sent = time.monotonic()
         try:
             request.deadline.check("the model")

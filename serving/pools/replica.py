@@ -18,6 +18,7 @@ from serving.domain.volume import VolumeEvent
 from serving.errors import Fault, Kind
 from serving.pools.pool import Pool
 from serving.router.admission import Permit
+from serving.telemetry import tracing
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class RayPoolClient:
     async def answer(self, request: Request, affinity: str, permit: Permit) -> Answer:
         """Send to the replica that the affinity key chooses. Raises Fault."""
         handle = self._handle.options(session_id=affinity) if affinity else self._handle
-        outcome: Answer | Fault = await self._call(handle.answer.remote(request))
+        outcome: Answer | Fault = await self._call(handle.answer.remote(request.with_trace(tracing.handed_on())))
         if isinstance(outcome, Fault):
             raise outcome
         return outcome

@@ -9,13 +9,15 @@ from contextlib import aclosing
 from typing import Protocol
 
 from serving.domain.answer import Answer
-from serving.domain.request import Request
+from serving.domain.image import EncodedImage, ImageSource
+from serving.domain.request import Request, images_of
 from serving.domain.volume import VolumeAnswer, VolumeEvent
 from serving.errors import Fault, Kind
 from serving.router import affinity, dispatch
 from serving.router.admission import Permit, Refusal
 from serving.router.brain import Readiness, ServedModel
 from serving.router.gate import Gate
+from serving.telemetry import tracing
 
 READINESS_TIMEOUT_S = 2.0
 
@@ -72,6 +74,11 @@ class Router:
 
     async def answer(self, request: Request) -> Answer:
         """Choose the model, take a place in its pool, send. Raises Fault."""
+        images = images_of(request.task)
+        with tracing.span("router", images=len(images), image_bytes=sum(map(_size_bytes, images))):
+            return await self._answer(request)
+
+    async def _answer(self, request: Request) -> Answer:
         chosen = dispatch.choose(request.task, request.model, self._served)
         pool = chosen.manifest.pool
         self._check_deadline(request)
@@ -145,3 +152,8 @@ class Router:
             return "no answer"
         except Fault as fault:
             return fault.message if fault.kind is Kind.ENGINE_UNAVAILABLE else fault.kind.row.code
+
+
+def _size_bytes(image: ImageSource) -> int:
+    """As sent; 0 of a handle."""
+    return len(image.data) if isinstance(image, EncodedImage) else 0

@@ -70,6 +70,22 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livemostrecent",
         )
+        self.arena_used = Gauge(
+            "medserve_features_arena_used_bytes", "Bytes of this node's arena that hold Features.", ("pool",),
+            registry=registry, multiprocess_mode="livemostrecent",
+        )  # fmt: skip
+        self.arena_budget = Gauge(
+            "medserve_features_arena_budget_bytes", "Bytes of this node's arena in all.", ("pool",),
+            registry=registry, multiprocess_mode="livemostrecent",
+        )  # fmt: skip
+        self.arena_full = Counter(
+            "medserve_features_arena_full", "Images turned away because every slot of the arena was in use.", ("pool",),
+            registry=registry,
+        )  # fmt: skip
+        self.pool_ready = Gauge(
+            "medserve_pool_ready", "Whether the pool and every engine of it took work when the scrape was made: 1 or 0.",
+            ("pool",), registry=registry, multiprocess_mode="livemostrecent",
+        )  # fmt: skip
         self.selfcheck_ok = Gauge(
             "medserve_selfcheck_ok", "Whether an engine answered at its start as when it was built: 1 or 0.",
             ("model", "engine"), registry=registry, multiprocess_mode="livemin",
@@ -115,6 +131,7 @@ class Metrics:
                 self.affinity_routes.labels(pool, route)
             for direction in REHASH_DIRECTIONS:
                 self.affinity_rehash.labels(pool, direction)
+            self.pool_ready.labels(pool)
 
     def prepare_pool(self, pool: str, models: Iterable[str]) -> None:
         """Create a pool's series at zero."""
@@ -129,9 +146,19 @@ class Metrics:
         self.features_evictions.labels(pool)
         self.features_bytes.labels(pool).set(0)
 
+    def prepare_arena(self, pool: str, budget_bytes: int) -> None:
+        """Create the series of a pool that keeps Features in the node's arena."""
+        self.arena_budget.labels(pool).set(budget_bytes)
+        self.arena_used.labels(pool).set(0)
+        self.arena_full.labels(pool)
+
     def set_selfcheck(self, model: str, engine: str, ok: bool) -> None:
         """Say how the self-check of one engine of a model ended."""
         self.selfcheck_ok.labels(model, engine).set(int(ok))
+
+    def observe_ready(self, pool: str, ready: bool) -> None:
+        """Say whether a pool takes work."""
+        self.pool_ready.labels(pool).set(int(ready))
 
     def observe_request(self, route: str, pool: str, model: str, outcome: str, priority: str, seconds: float) -> None:
         """Count and time one answered request."""

@@ -65,3 +65,7 @@ def test_a_node_s_environment_names_its_own_parts():
     assert (node.triton.address, node.features.region, str(node.repository.path)) == ("127.0.0.1:9", "here", "/run/models")
     assert node.triton.key.get_secret_value() == "secret"
     assert "secret" not in repr(node)
+
+
+def test_the_client_s_token_is_no_setting():
+    assert load(environ={"MEDSERVE_TOKEN": "swordfish"}) == load(environ={})

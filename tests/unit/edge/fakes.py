@@ -172,6 +172,7 @@ class Notes:
         self.requests: list[tuple[str, str, str, str, str]] = []
         self.stages: list[tuple[str, str, Mapping[str, float]]] = []
         self.deadlines: list[str] = []
+        self.ready: dict[str, bool] = {}
         self.at = time.monotonic()
 
     def observe_request(self, route: str, pool: str, model: str, outcome: str, priority: str, seconds: float) -> None:
@@ -183,3 +184,6 @@ class Notes:
 
     def observe_stages(self, pool: str, model: str, stages: Mapping[str, float]) -> None:
         self.stages.append((pool, model, stages))
+
+    def observe_ready(self, pool: str, ready: bool) -> None:
+        self.ready[pool] = ready

@@ -1,6 +1,7 @@
 """The waiting line: order, bound, what goes together, what is never sent, and whose failure it is."""
 
 import asyncio
+import contextvars
 import gc
 import time
 from collections import Counter
@@ -18,6 +19,7 @@ from serving.engines.fake import FakeEngine
 from serving.engines.line import Line
 from serving.errors import Fault, Kind
 from serving.shm import Slot
+from serving.telemetry import tracing
 
 SPEC = EngineSpec(
     "decoder",
@@ -521,3 +523,29 @@ def test_everybody_gets_their_own_rows_whatever_comes(calls, in_flight):
         assert all(count == 1 for count in sent.values())
 
     asyncio.run(run())
+
+
+async def test_a_call_is_sent_in_the_context_of_who_asked_and_not_of_who_made_room(monkeypatch):
+    asker = contextvars.ContextVar("asker")
+    monkeypatch.setattr(tracing, "_tracer", object())
+    sent_by = []
+
+    class Noting(Held):
+        async def infer(self, inputs, deadline, **said):
+            sent_by.append(asker.get())
+            return await super().infer(inputs, deadline, **said)
+
+    engine = Noting(SPEC, answer)
+    waiting = Line(engine, in_flight=1)
+
+    async def ask(name, value):
+        asker.set(name)
+        await waiting.infer(objects(value), Deadline.after(30))
+
+    tasks = []
+    for number, name in enumerate(("first", "second", "third")):
+        tasks.append(asyncio.create_task(ask(name, number)))
+        await asyncio.sleep(0)
+    engine.let(3)
+    await asyncio.gather(*tasks)
+    assert sent_by == ["first", "second", "third"]
