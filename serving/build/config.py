@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from serving.build import production
 from serving.engines.engine import EngineSpec, TensorSpec
 
-TYPES = {"float32": "TYPE_FP32", "int64": "TYPE_INT64", "int32": "TYPE_INT32", "uint8": "TYPE_UINT8"}
+TYPES = production.TYPES
 FILES = {"openvino": "model.xml", "onnxruntime": "model.onnx", "tensorrt": "model.plan"}
 QUEUE = 64
 """Requests that wait for one engine; one more is refused at once."""
@@ -50,6 +51,8 @@ def tensorrt(spec: EngineSpec) -> str:
         *_head(spec, "tensorrt", (*spec.reads, *spec.inputs), (*spec.writes, *spec.outputs)),
         "instance_group [{ kind: KIND_GPU count: 1 }]",
         *_versions(),
+        *production.cuda_graphs(spec),
+        *production.warm_up(spec),
     ]
     preferred = ", ".join(str(n) for n in (2, 4, 8, 16, 32) if n <= spec.max_batch)
     collect = [f"  preferred_batch_size: [ {preferred} ]", "  max_queue_delay_microseconds: 1000"] if preferred else []
