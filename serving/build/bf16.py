@@ -93,8 +93,7 @@ class _Rewriter:
         self.model.CopyFrom(onnx.shape_inference.infer_shapes(model))
         graph = self.model.graph
         self.at: dict[str, int] = {
-            value.name: value.type.tensor_type.elem_type
-            for value in (*graph.input, *graph.output, *graph.value_info)
+            value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.output, *graph.value_info)
         }
         self.at |= {tensor.name: tensor.data_type for tensor in graph.initializer}
         self.tensors = {tensor.name: tensor for tensor in graph.initializer}

@@ -39,9 +39,8 @@ def build(
     `checkpoints`: the user's own, several for an ensemble; `served_as`: a name of one's own; `preprocessing`: one of the
     entry's. Raises SetupError.
     """
-    entry = find(name)
-    choices = Choices(entry, _preprocessing(entry, preprocessing))
-    sources = _sources(entry, home, checkpoints, say)
+    choices, sources = prepare(name, home, checkpoints, preprocessing, say)
+    entry = choices.entry
     stem = served_as or name
     stamp = _stamp(sources, choices)
     models = [(stem if model == name else model, family) for model, family in entry.models]
@@ -60,6 +59,15 @@ def build(
         built.append(manifest)
     say(f"{stem} is built in {time.monotonic() - started:.0f} s")
     return tuple(built)
+
+
+def prepare(
+    name: str, home: Path, checkpoints: Sequence[Path], preprocessing: str, say: Say
+) -> tuple[Choices, tuple[Checkpoint, ...]]:
+    """What a build was asked for, and the checkpoints that it is made of. Raises SetupError."""
+    entry = find(name)
+    choices = Choices(entry, _preprocessing(entry, preprocessing))
+    return choices, _sources(entry, home, checkpoints, say)
 
 
 def _preprocessing(entry: Entry, asked: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,11 +11,19 @@ import typer
 
 from serving.build import weights
 from serving.build.catalogue import ENTRIES, Wheel, find
+from serving.errors import SetupError
 from serving.settings import load
 
 models = typer.Typer(no_args_is_help=True)
 
 CheckpointOption = Annotated[list[Path] | None, typer.Option("--checkpoint", help="Your own file; several for an ensemble.")]
+
+
+class Profile(StrEnum):
+    """What engines are built for."""
+
+    CPU = "cpu"
+    TENSORRT = "tensorrt"
 
 
 def _say(line: str) -> None:
@@ -54,12 +63,20 @@ def build(
     checkpoint: CheckpointOption = None,
     served_as: Annotated[str, typer.Option("--name", help="Serve it under this name.")] = "",
     preprocessing: Annotated[str, typer.Option(help="How the checkpoint was trained to see images.")] = "",
+    profile: Annotated[Profile, typer.Option(help="cpu (OpenVINO, ONNX Runtime) or tensorrt.")] = Profile.CPU,
+    precision: Annotated[str, typer.Option(help="tensorrt: bf16 or f32; otherwise the gate decides.")] = "",
+    batch: Annotated[int, typer.Option(min=0, help="tensorrt: most images in a batch; 0 is the family's.")] = 0,
 ) -> None:
     """Make the engines of a model and compare them with PyTorch on real images."""
     from serving.build.build import build as build_model
 
     settings = load()
     repository = settings.repository.path
+    if profile is Profile.TENSORRT:
+        _build_tensorrt(name, checkpoint or [], served_as, preprocessing, precision, batch)
+        return
+    if precision or batch:
+        raise SetupError("--precision and --batch are of the profile tensorrt: on a CPU the gate chooses at each build")
     built = build_model(
         name,
         settings.home,
@@ -73,3 +90,27 @@ def build(
         for part, records in manifest.engines.items():
             worst = max((v for r in records for k, v in r.parity.items() if k.endswith("max_abs")), default=0.0)
             print(f"{manifest.model}  {part}  {records[0].name}  {manifest.precision}  largest difference {worst:.1e}")
+
+
+def _build_tensorrt(name: str, checkpoints: list[Path], served_as: str, preprocessing: str, precision: str, batch: int) -> None:
+    from serving.build.build import prepare
+    from serving.build.build_tensorrt import build_plans
+
+    settings = load()
+    choices, sources = prepare(name, settings.home, checkpoints, preprocessing, _say)
+    made = build_plans(
+        choices,
+        sources,
+        settings.home,
+        settings.repository.path,
+        stem=served_as or name,
+        precision=precision,
+        batch=batch,
+        say=_say,
+    )
+    for plan in made:
+        print(f"{plan.record['engine']}  {plan.record['builder']}  {plan.record['precision']}  {plan.folder / 'model.plan'}")
+    print(
+        "Not verified: no plan was run, for that needs a GPU; bf16 was judged by emulation on this CPU. "
+        "Nothing is deployed: what is served stays as it was."
+    )

@@ -1,0 +1,148 @@
+"""`medserve models build NAME --profile tensorrt`: checkpoint -> ONNX -> bfloat16 where the gate passes -> plans in the engine cache."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from serving.build import config, plans, production, recipes, tensorrt, weights
+from serving.build.catalogue import Entry
+from serving.build.recipes import Choices
+from serving.build.weights import Checkpoint, Say
+from serving.engines.engine import EngineSpec
+from serving.errors import SetupError
+from serving.manifest import Manifest
+
+if TYPE_CHECKING:
+    import onnx
+
+    from serving.build.parts import Parts
+
+BF16, F32 = "bf16", "f32"
+PRECISIONS = ("", BF16, F32)
+"""Empty: bfloat16 where the gate passes, engine by engine."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One engine's plan in the cache, its record (`plans.Key` and what was found), and whether it was there before."""
+
+    folder: Path
+    record: dict[str, Any]
+    reused: bool
+
+
+def build_plans(
+    choices: Choices,
+    sources: Sequence[Checkpoint],
+    home: Path,
+    repository: Path,
+    *,
+    stem: str,
+    precision: str = "",
+    batch: int = 0,
+    say: Say,
+) -> tuple[Plan, ...]:
+    """A plan for each engine of an entry's checkpoints. `batch`: the most of a batch, where another than the spec's.
+
+    Raises SetupError: no TensorRT, a precision asked for that fails its gate, a graph that does not build.
+    """
+    if precision not in PRECISIONS:
+        raise SetupError(f"precision {precision} is not known for TensorRT: {BF16} or {F32}")
+    builder = tensorrt.installed()
+    builder.capability()
+    say(f"building with {builder.label} ({builder.version})")
+    made: list[Plan] = []
+    for version, source in enumerate(sources, start=1):
+        recipe = recipes.of(choices.entry.models[0][1])
+        parts = recipe.parts(weights.read(source.path), choices)
+        specs = recipe.specs(_draft(choices.entry, stem, source, parts.options))
+        graphs = _graphs(parts, say)
+        lowered: dict[str, onnx.ModelProto] = {}
+        for part, spec in specs.items():
+            config.write(repository / spec.name, spec, parts.parts[part].backend)
+            chosen, gate = _lower(part, graphs, lowered, parts, precision, spec, say)
+            facts = {"model": stem, "part": part, "model_version": str(version), "checkpoint": source.sha256, "gate": gate}
+            made.append(_plan(builder, spec, lowered.get(part, graphs[part]), chosen, batch, home, facts, say))
+    return tuple(made)
+
+
+def _draft(entry: Entry, stem: str, source: Checkpoint, options: dict[str, Any]) -> Manifest:
+    return Manifest(
+        model=stem,
+        family=entry.models[0][1],
+        pool=entry.pool,
+        digest=source.sha256,
+        source="",
+        licence="",
+        engines={},
+        options=options,
+    )
+
+
+def _graphs(parts: Parts, say: Say) -> dict[str, onnx.ModelProto]:
+    """Every part as ONNX at float32."""
+    return dict(exported(parts, say))
+
+
+def exported(parts: Parts, say: Say) -> Iterator[tuple[str, onnx.ModelProto]]:
+    """Each part in turn, as ONNX at float32."""
+    import onnx
+
+    from serving.build import export
+
+    for name, part in parts.parts.items():
+        say(f"exporting {name}")
+        with tempfile.TemporaryDirectory(prefix="medserve-") as work:
+            path = Path(work) / "model.onnx"
+            export.to_onnx(part, path)
+            yield name, onnx.load(path)
+
+
+def _lower(
+    part: str,
+    graphs: dict[str, onnx.ModelProto],
+    lowered: dict[str, onnx.ModelProto],
+    parts: Parts,
+    precision: str,
+    spec: EngineSpec,
+    say: Say,
+) -> tuple[str, dict[str, Any]]:
+    """The part's precision and its gate's record; puts its bfloat16 graph into `lowered` where that is what is built."""
+    from serving.build import bf16, gate_bf16
+
+    if precision == F32:
+        return F32, {}
+    candidate = bf16.to_bf16(graphs[part])
+    verdict = gate_bf16.judge(part, graphs, {**lowered, part: candidate}, parts.samples[part])
+    found = {**verdict.record(), "where": "emulated on the CPU"}
+    if verdict.passed:
+        lowered[part] = candidate
+        say(f"{spec.name} passes the gate at bf16, emulated: {verdict.numbers}")
+        return BF16, found
+    if precision == BF16:
+        raise SetupError(f"{spec.name} fails the precision gate at bf16: {verdict.numbers}; build it with --precision f32")
+    say(f"{spec.name} fails the gate at bf16 and stays f32: {verdict.numbers}")
+    return F32, {"kind": verdict.kind, "passed": True, "where": F32, "failed": {BF16: found}}
+
+
+def _plan(
+    builder: tensorrt.Builder,
+    spec: EngineSpec,
+    model: onnx.ModelProto,
+    precision: str,
+    batch: int,
+    home: Path,
+    facts: dict[str, Any],
+    say: Say,
+) -> Plan:
+    shapes = production.profile(spec, batch)
+    key = plans.key(builder, spec.name, model, precision, shapes)
+    facts = {**facts, "executed": False, "deployed": False}
+    folder, reused = plans.cached(home, key, lambda: tensorrt.build(builder, model.SerializeToString(), spec, shapes), facts)
+    record = plans.read(folder)
+    say(f"{spec.name} {precision} is {'in' if reused else 'put into'} the engine cache: {record['bytes'] >> 20} MiB")
+    return Plan(folder, record, reused)
