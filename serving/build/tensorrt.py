@@ -1,7 +1,7 @@
 """ONNX -> a TensorRT plan, by the data-centre package or by TensorRT-RTX, whichever is installed: their Python API is one.
 
-Networks are strongly typed: the plan has the graph's types (`bf16`). TensorRT-RTX builds without a GPU, for every card from Ampere on
-that it knows; the data-centre package builds on the card it builds for.
+Networks are strongly typed: the plan has the graph's types (`bf16`). TensorRT-RTX builds without a GPU, for every card from
+Ampere on that it knows; the data-centre package builds on the card it builds for.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Builder:
         return f"{self.name}-{'.'.join(self.version.split('.')[:2])}"
 
     def capability(self) -> str:
-        """What plans are built for: "portable", or this machine's compute capability ("9.0"). Raises SetupError without a GPU."""
+        """What plans are built for: "portable", or this GPU's compute capability ("9.0"). Raises SetupError without one."""
         if self.name == "tensorrt-rtx":
             return PORTABLE
         if found := gpu():
@@ -87,7 +87,7 @@ def build(builder: Builder, graph: bytes, spec: EngineSpec, shapes: Profile | No
 
 
 def check(spec: EngineSpec, given: Sequence[TensorSpec], made: Sequence[TensorSpec]) -> None:
-    """Compare a network's inputs and outputs (batch axis counted) with the spec. Raises SetupError naming the first difference."""
+    """Compare a network's inputs and outputs (batch axis counted) with the spec. Raises SetupError: the first difference."""
     for kind, wanted, found in (("input", inputs(spec), given), ("output", outputs(spec), made)):
         by_name = {tensor.name: tensor for tensor in found}
         if extra := sorted(set(by_name) - {tensor.name for tensor in wanted}):
@@ -118,11 +118,12 @@ def _profile(maker: Any, network: Any, shapes: Profile) -> Any:
     for n in range(network.num_inputs):
         tensor = network.get_input(n)
         if -1 in tuple(tensor.shape):
-            wanted = [
-                [size if own == -1 else own for own, size in zip(tensor.shape, s, strict=True)] for s in shapes[tensor.name]
-            ]
-            made.set_shape(tensor.name, *wanted)
+            made.set_shape(tensor.name, *(_where_open(tuple(tensor.shape), wanted) for wanted in shapes[tensor.name]))
     return made
+
+
+def _where_open(shape: Sequence[int], wanted: Sequence[int]) -> list[int]:
+    return [size if own == -1 else own for own, size in zip(shape, wanted, strict=True)]
 
 
 def _log(api: Any) -> Any:
