@@ -54,6 +54,6 @@ CHECKPOINTS = {
 
 
 def checkpoint(name):
-    """The state dict of an entry."""
+    """The function that makes the state dict of an entry."""
     assert name in CHECKPOINTS, f"add a small seeded checkpoint of {name} to tests/seeded.py"
-    return CHECKPOINTS[name]()
+    return CHECKPOINTS[name]

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from serving.build import sources, weights
-from serving.build.catalogue import ENTRIES, find
+from serving.build.catalogue import find
 from serving.errors import SetupError
 from serving.settings import load
 
@@ -32,20 +32,13 @@ def _say(line: str) -> None:
 
 @models.command("list")
 def list_models() -> None:
-    """What the catalogue holds: pool, licence, source, and whether it is built."""
+    """What the catalogue holds: pool, licence, source, what was pulled, and what is built at which precision."""
     from rich.console import Console
-    from rich.table import Table
 
-    repository = load().repository.path
-    table = Table("name", "served as", "pool", "licence", "weights", "built")
-    for entry in ENTRIES.values():
-        served = [model for model, _ in entry.models]
-        built = all((repository / f"{model}.json").exists() for model in served)
-        source = f"{entry.source} (demonstration)" if entry.demonstration else entry.source
-        if not entry.weights:
-            source += "; bring your own with --checkpoint"
-        table.add_row(entry.name, "\n".join(served), entry.pool, entry.licence, source, "yes" if built else "no")
-    Console().print(table)
+    from serving.build.listing import table
+
+    settings = load()
+    Console().print(table(settings.repository.path, settings.home))
 
 
 @models.command()
@@ -98,6 +91,66 @@ def build(
         for part, records in manifest.engines.items():
             worst = max((v for r in records for k, v in r.parity.items() if k.endswith("max_abs")), default=0.0)
             print(f"{manifest.model}  {part}  {records[0].name}  {manifest.precision}  largest difference {worst:.1e}")
+
+
+@models.command()
+def verify(
+    name: str,
+    checkpoint: Annotated[Path | None, typer.Option(help="The file it was built of, where it is not in the store.")] = None,
+) -> None:
+    """Check a built model: artefacts, precision gate, parity with PyTorch, and a request through a real Triton."""
+    from serving.build.verify import verify as checks
+
+    failed = False
+    for check in checks(name, load(), _say, checkpoint):
+        print(check.line(), flush=True)
+        failed |= check.state == "fail"
+    if failed:
+        raise typer.Exit(1)
+
+
+@models.command()
+def prune(yes: Annotated[bool, typer.Option("--yes", help="Remove them.")] = False) -> None:
+    """Remove engine versions, weights and plans that no record names. Without --yes it only says which."""
+    from serving.build import prune as pruning
+
+    settings = load()
+    found = pruning.find(settings.repository.path, settings.home)
+    for waste in found:
+        print(f"{waste.nbytes >> 20:>6} MiB  {waste.path}  {waste.why}")
+        if yes:
+            pruning.remove(waste)
+    total = sum(waste.nbytes for waste in found) >> 20
+    print(f"{total} MiB {'removed' if yes else 'could go: say --yes'}" if found else "nothing to remove")
+
+
+@models.command()
+def docs(
+    out: Annotated[Path, typer.Option(help="Where the pages go.")] = Path("docs/models"),
+    records: Annotated[bool, typer.Option("--records", help="Add what is built here.")] = False,
+) -> None:
+    """Write a page for every entry of the catalogue from the families' declarations."""
+    from serving.build.docs import write
+    from serving.manifest import read_all
+
+    changed = write(out, read_all(load().repository.path) if records else ())
+    print(f"{out}: {', '.join(changed)}" if changed else f"{out} is up to date")
+
+
+@models.command()
+def configs() -> None:
+    """Write the repository's configurations of every entry again, at the sizes of the published checkpoints."""
+    from serving.build.catalogue import ENTRIES
+    from serving.build.published import configurations
+
+    repository = load().repository.path
+    for entry in ENTRIES.values():
+        for path, text in configurations(entry).items():
+            target = repository / path
+            if not target.exists() or target.read_text() != text:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_text(text)
+                print(target)
 
 
 def _build_tensorrt(name: str, checkpoints: list[Path], served_as: str, preprocessing: str, precision: str, batch: int) -> None:
