@@ -33,12 +33,10 @@ def _say(line: str) -> None:
 @models.command("list")
 def list_models() -> None:
     """What the catalogue holds: pool, licence, source, what was pulled, and what is built at which precision."""
-    from rich.console import Console
-
-    from serving.build.listing import table
+    from serving.build.listing import lines
 
     settings = load()
-    Console().print(table(settings.repository.path, settings.home))
+    print("\n".join(lines(settings.repository.path, settings.home)))
 
 
 @models.command()

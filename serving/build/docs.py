@@ -121,8 +121,8 @@ def _engines(entry: Entry) -> list[str]:
     for spec in FAMILIES[entry.models[0][1]].specs(draft(entry)).values():
         rows += list(_tensors(spec))
     note = (
-        "Shapes are without the batch axis; an open size is given as least to most. Features stay in the node's arena. Sizes are "
-        "those of the published checkpoint."
+        "Shapes are without the batch axis; an open size is given as least to most. Features stay in the node's arena. "
+        "Sizes are those of the published checkpoint."
     )
     return [note, "", *_table(("engine", "most in a batch", "tensor", "way", "dtype", "shape"), rows)]
 

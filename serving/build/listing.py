@@ -6,32 +6,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import ValidationError
-from rich.table import Table
 
 from serving.build import weights
 from serving.build.catalogue import ENTRIES, Entry
 from serving.manifest import Manifest
 
 
-def table(repository: Path, home: Path) -> Table:
-    """One row an entry, and one for every model that was built under a name of the user's own."""
-    made = Table("name", "served as", "pool", "licence", "weights", "pulled", "built")
+def lines(repository: Path, home: Path) -> Iterator[str]:
+    """A paragraph an entry, and one for what was built under names of the user's own."""
     built = {path.stem: _read(path) for path in sorted(repository.glob("*.json"))}
     for entry in ENTRIES.values():
-        served = [model for model, _ in entry.models]
-        made.add_row(
-            entry.name,
-            "\n".join(served),
-            entry.pool,
-            entry.licence,
-            _source(entry),
-            _pulled(entry, home),
-            "\n".join(_built(built.pop(model, None)) if model in built else "no" for model in served),
-        )
+        yield f"{entry.name}  ({entry.pool}, {entry.licence}{', demonstration' if entry.demonstration else ''})"
+        yield f"  source   {entry.source}"
+        yield f"  weights  {_weights(entry, home)}"
+        for model, _ in entry.models:
+            yield from _built(model, built.pop(model)) if model in built else (f"  {model} is not built",)
     for model, manifest in built.items():
-        source, licence = (manifest.source, manifest.licence) if manifest else ("", "")
-        made.add_row("", model, manifest.pool if manifest else "", licence, source, "", _built(manifest))
-    return made
+        yield f"{model}  ({f'{manifest.pool}, {manifest.licence}, {manifest.source}' if manifest else 'unknown'})"
+        yield from _built(model, manifest)
 
 
 def _read(path: Path) -> Manifest | None:
@@ -41,29 +33,23 @@ def _read(path: Path) -> Manifest | None:
         return None
 
 
-def _source(entry: Entry) -> str:
-    told = f"{entry.source} (demonstration)" if entry.demonstration else entry.source
-    return told if entry.weights else f"{told}; bring your own with --checkpoint"
-
-
-def _pulled(entry: Entry, home: Path) -> str:
+def _weights(entry: Entry, home: Path) -> str:
     if entry.weights == "package":
-        return "shipped"
+        return "shipped with this package"
     if not isinstance(entry.weights, str):
         kept = home / "weights" / entry.weights.sha256 / entry.weights.file
-        return entry.weights.sha256[:12] if kept.exists() else "no"
+        return f"{entry.weights}, {'pulled' if kept.exists() else 'not pulled'}, sha256 {entry.weights.sha256[:12]}"
     found = weights.pulled(entry, home)
-    return found.sha256[:12] if found else "no"
+    if found is None:
+        return "bring your own: build it with --checkpoint FILE, or pull --from SOURCE"
+    return f"{found.source}, pulled, sha256 {found.sha256[:12]}"
 
 
-def _built(manifest: Manifest | None) -> str:
-    """``f32, weights 79d8c9dca6db: image_encoder f2cd5a22e960 f32, …``."""
+def _built(model: str, manifest: Manifest | None) -> Iterator[str]:
     if manifest is None:
-        return "its record cannot be read: build it again"
-    return f"weights {manifest.digest[:12]}\n" + "\n".join(_engines(manifest))
-
-
-def _engines(manifest: Manifest) -> Iterator[str]:
+        yield f"  {model}: its record cannot be read: build it again"
+        return
+    yield f"  {model} is built from the weights {manifest.digest[:12]}"
     for part, records in manifest.engines.items():
-        several = f" × {len(records)}" if len(records) > 1 else ""
-        yield f"{part}{several} {records[0].precision} {records[0].digest[:12]}"
+        several = f" and {len(records) - 1} more" if len(records) > 1 else ""
+        yield f"    {part}  {records[0].precision}  sha256 {records[0].digest[:12]}{several}"
