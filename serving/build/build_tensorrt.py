@@ -63,10 +63,10 @@ def build_plans(
         graphs = _graphs(parts, say)
         lowered: dict[str, onnx.ModelProto] = {}
         for part, spec in specs.items():
-            config.write(repository / spec.name, spec, parts.parts[part].backend)
             chosen, gate = _lower(part, graphs, lowered, parts, precision, spec, say)
             facts = {"model": stem, "part": part, "model_version": str(version), "checkpoint": source.sha256, "gate": gate}
             made.append(_plan(builder, spec, lowered.get(part, graphs[part]), chosen, batch, home, facts, say))
+            config.write(repository / spec.name, spec, parts.parts[part].backend)
     return tuple(made)
 
 
