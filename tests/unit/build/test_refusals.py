@@ -2,8 +2,8 @@
 
 import pickle
 
+import checkpoints
 import pytest
-import seeded
 import torch
 
 from serving.build.build import build
@@ -21,7 +21,7 @@ class Runs:
 @pytest.fixture(scope="module", params=OWN)
 def state(request):
     """(entry, its seeded state dict)."""
-    return request.param, dict(seeded.checkpoint(request.param)())
+    return request.param, dict(checkpoints.checkpoint(request.param)())
 
 
 @pytest.fixture

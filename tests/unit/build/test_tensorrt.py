@@ -1,8 +1,8 @@
 """Every engine of the catalogue built with TensorRT-RTX on the CPU, and its network beside its configuration."""
 
+import checkpoints
 import onnx
 import pytest
-import seeded
 import tensorrt_rtx
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
@@ -53,7 +53,7 @@ def configured(text):
 
 @pytest.mark.parametrize("name", ENTRIES)
 def test_every_engine_builds_at_bf16_with_the_interface_of_its_configuration(name, builder):
-    for part, (spec, graph) in exported(name, seeded.checkpoint(name)).items():
+    for part, (spec, graph) in exported(name, checkpoints.checkpoint(name)).items():
         lowered = bf16.to_bf16(graph)
         assert bf16.counts(lowered).get("MatMul", 0) > 2, part
         plan = tensorrt.build(builder, lowered.SerializeToString(), configured(config.tensorrt(spec)), production.profile(spec))
@@ -66,7 +66,7 @@ def test_every_engine_builds_at_bf16_with_the_interface_of_its_configuration(nam
 
 
 def test_clip_vit_b_32_builds_at_full_width_to_its_committed_configuration(builder):
-    for spec, graph in exported("clip", seeded.vit_b_32).values():
+    for spec, graph in exported("clip", checkpoints.vit_b_32).values():
         committed = configured((CHECKOUT / "model_repository" / spec.name / "config.pbtxt").read_text())
         plan = tensorrt.build(builder, bf16.to_bf16(graph).SerializeToString(), committed, production.profile(spec))
         assert len(plan) > 70_000_000

@@ -55,5 +55,5 @@ CHECKPOINTS = {
 
 def checkpoint(name):
     """The function that makes the state dict of an entry."""
-    assert name in CHECKPOINTS, f"add a small seeded checkpoint of {name} to tests/seeded.py"
+    assert name in CHECKPOINTS, f"add a small seeded checkpoint of {name} to tests/checkpoints.py"
     return CHECKPOINTS[name]
