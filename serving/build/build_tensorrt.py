@@ -19,6 +19,7 @@ from serving.manifest import Manifest
 if TYPE_CHECKING:
     import onnx
 
+    from serving.build.gate_bf16 import Model
     from serving.build.parts import Parts
 
 BF16, F32 = "bf16", "f32"
@@ -52,6 +53,8 @@ def build_plans(
     """
     if precision not in PRECISIONS:
         raise SetupError(f"precision {precision} is not known for TensorRT: {BF16} or {F32}")
+    from serving.build.gate_bf16 import Model
+
     builder = tensorrt.installed()
     builder.capability()
     say(f"building with {builder.label} ({builder.version})")
@@ -60,10 +63,12 @@ def build_plans(
         recipe = recipes.of(choices.entry.models[0][1])
         parts = recipe.parts(weights.read(source.path), choices)
         specs = recipe.specs(_draft(choices.entry, stem, source, parts.options))
-        graphs = _graphs(parts, say)
+        graphs = dict(exported(parts, say))
+        options = {**parts.options, **recipe.own(choices.entry)}
+        judged = Model(graphs, parts.samples, options, choices.entry.demonstration)
         lowered: dict[str, onnx.ModelProto] = {}
         for part, spec in specs.items():
-            chosen, gate = _lower(part, graphs, lowered, parts, precision, spec, say)
+            chosen, gate = _lower(part, judged, lowered, precision, spec, say)
             facts = {"model": stem, "part": part, "model_version": str(version), "checkpoint": source.sha256, "gate": gate}
             made.append(_plan(builder, spec, lowered.get(part, graphs[part]), chosen, batch, home, facts, say))
             config.write(repository / spec.name, spec, parts.parts[part].backend)
@@ -83,11 +88,6 @@ def _draft(entry: Entry, stem: str, source: Checkpoint, options: dict[str, Any])
     )
 
 
-def _graphs(parts: Parts, say: Say) -> dict[str, onnx.ModelProto]:
-    """Every part as ONNX at float32."""
-    return dict(exported(parts, say))
-
-
 def exported(parts: Parts, say: Say) -> Iterator[tuple[str, onnx.ModelProto]]:
     """Each part in turn, as ONNX at float32."""
     import onnx
@@ -104,9 +104,8 @@ def exported(parts: Parts, say: Say) -> Iterator[tuple[str, onnx.ModelProto]]:
 
 def _lower(
     part: str,
-    graphs: dict[str, onnx.ModelProto],
+    model: Model,
     lowered: dict[str, onnx.ModelProto],
-    parts: Parts,
     precision: str,
     spec: EngineSpec,
     say: Say,
@@ -116,8 +115,8 @@ def _lower(
 
     if precision == F32:
         return F32, {}
-    candidate = bf16.to_bf16(graphs[part])
-    verdict = gate_bf16.judge(part, graphs, {**lowered, part: candidate}, parts.samples[part])
+    candidate = bf16.to_bf16(model.graphs[part])
+    verdict = gate_bf16.judge(part, model, {**lowered, part: candidate})
     found = {**verdict.record(), "where": "emulated on the CPU"}
     if verdict.passed:
         lowered[part] = candidate

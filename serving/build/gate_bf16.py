@@ -6,6 +6,7 @@ What it cannot say is how a GPU's kernels sum. A plan's record therefore tells e
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,17 +22,28 @@ SIDE_PX = 256
 Graphs = Mapping[str, onnx.ModelProto]
 
 
-def judge(part: str, graphs: Graphs, lowered: Graphs, samples: Sequence[Arrays]) -> Verdict:
+@dataclass(frozen=True)
+class Model:
+    """What is judged: the float32 graphs and samples by part, the options of the record, and whether it was trained on drawings."""
+
+    graphs: Graphs
+    samples: Mapping[str, Sequence[Arrays]]
+    options: Mapping[str, Any]
+    drawn: bool
+
+
+def judge(part: str, model: Model, lowered: Graphs) -> Verdict:
     """One part at bfloat16 against float32: by masks or embeddings of the gate's images where the part makes such, else by the
     outputs on the build's samples.
 
-    `graphs`: all float32 parts of the model; `lowered`: those that were accepted at bfloat16 before, and this one.
+    `lowered`: the bfloat16 graphs of the parts that were accepted before, and of this one.
     """
+    graphs = model.graphs
     if part in ("image_encoder", "mask_decoder") and _makes_masks(graphs):
         return _masks(part, graphs, lowered)
-    if part == "image_encoder" and "pixels" in _inputs(graphs[part]) and "text_encoder" in graphs:
-        return _embeddings(graphs, lowered)
-    return _samples(engine(graphs[part]), engine(lowered[part], low=True), samples)
+    if part == "image_encoder" and _is_pair_of_towers(model):
+        return _embeddings(model, lowered[part])
+    return _samples(engine(graphs[part]), engine(lowered[part], low=True), model.samples[part])
 
 
 def engine(model: onnx.ModelProto, *, low: bool = False) -> Engine:
@@ -62,15 +74,22 @@ def _masks(part: str, graphs: Graphs, lowered: Graphs) -> Verdict:
     return gate.compare(wanted, found)
 
 
-def _embeddings(graphs: Graphs, lowered: Graphs) -> Verdict:
-    side = _inputs(graphs["image_encoder"])["pixels"][-1]
-    images = gate_set.tower_images(side, drawn=False)
+def _is_pair_of_towers(model: Model) -> bool:
+    graphs = model.graphs
+    texts = list(_inputs(graphs["text_encoder"])) if "text_encoder" in graphs else []
+    return texts == ["tokens"] and "pixels" in _inputs(graphs["image_encoder"]) and "context_length" in model.options
+
+
+def _embeddings(model: Model, lowered: onnx.ModelProto) -> Verdict:
+    """Ranked against labels by the text tower at float32."""
+    tower = model.graphs["image_encoder"]
+    images = gate_set.tower_images(_inputs(tower)["pixels"][-1], drawn=model.drawn)
     rows = [
         np.concatenate([run({"pixels": image})["embedding"] for image in images])
-        for run in (engine(graphs["image_encoder"]), engine(lowered["image_encoder"], low=True))
+        for run in (engine(tower), engine(lowered, low=True))
     ]
-    spread = rows[0][:: max(len(images) // 14, 1)]  # ranked against some of themselves
-    return gate.judge_embeddings("bf16", rows[0], rows[1], spread)
+    labels = engine(model.graphs["text_encoder"])({"tokens": gate_set.label_tokens(model.options)})["embedding"]
+    return gate.judge_embeddings("bf16", rows[0], rows[1], labels)
 
 
 def _samples(exact: Engine, low: Engine, samples: Sequence[Arrays]) -> Verdict:

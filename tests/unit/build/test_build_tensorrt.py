@@ -1,0 +1,77 @@
+"""`models build --profile tensorrt` of the shipped towers: the gate's say, the cache, and the record."""
+
+import json
+
+import pytest
+
+from serving.build import build_tensorrt, gate, plans
+from serving.build.build import prepare
+from serving.errors import SetupError
+from serving.settings import CHECKOUT
+
+NAME = "synthetic-cxr"
+
+
+@pytest.fixture(scope="module")
+def once():
+    """What exporting gave the first time."""
+    return {}
+
+
+@pytest.fixture
+def build(tmp_path, once, monkeypatch):
+    """Builds into a home and a repository of its own; gives the plans by part and the lines that were said."""
+    export = build_tensorrt.exported
+    monkeypatch.setattr(
+        build_tensorrt, "exported", lambda parts, say: (once or once.update(export(parts, say)) or once).items()
+    )
+    repository = tmp_path / "repository"
+    repository.mkdir()
+
+    def build(**chosen):
+        said = []
+        choices, sources = prepare(NAME, tmp_path, (), "", said.append)
+        made = build_tensorrt.build_plans(choices, sources, tmp_path, repository, stem=NAME, say=said.append, **chosen)
+        return {plan.record["part"]: plan for plan in made}, said
+
+    build.repository, build.home = repository, tmp_path
+    return build
+
+
+def test_towers_pass_at_bf16_and_are_kept(build):
+    made, _ = build()
+    image = made["image_encoder"].record
+    assert {plan.record["precision"] for plan in made.values()} == {"bf16"}
+    assert (image["gate"]["kind"], image["gate"]["passed"], image["gate"]["where"]) == (
+        "embedding",
+        True,
+        "emulated on the CPU",
+    )
+    assert image["gate"]["items"] >= gate.EMBEDDINGS
+    assert (image["executed"], image["deployed"]) == (False, False)
+    assert image["profile"]["pixels"] == [[1, 3, 128, 128], [16, 3, 128, 128], [32, 3, 128, 128]]
+    for plan in made.values():
+        assert json.loads((plan.folder / plans.RECORD).read_text()) == plan.record
+        assert (plan.folder / plans.PLAN).stat().st_size == plan.record["bytes"]
+        config = f"{plan.record['engine']}/config.pbtxt"
+        assert (build.repository / config).read_text() == (CHECKOUT / "model_repository" / config).read_text()
+    assert not list(build.repository.glob("*.json")), "what is served stays as it was"
+    again, said = build()
+    assert all(plan.reused for plan in again.values())
+    assert sum("is in the engine cache" in line for line in said) == 2
+
+
+def test_an_engine_that_fails_the_gate_stays_f32_or_is_refused_where_bf16_was_asked_for(build, monkeypatch):
+    monkeypatch.setattr(gate, "COSINE_OTHERWISE", 1.1)
+    made, said = build(batch=2)
+    assert {plan.record["precision"] for plan in made.values()} == {"f32"}
+    assert made["image_encoder"].record["gate"]["failed"]["bf16"]["passed"] is False
+    assert made["image_encoder"].record["profile"]["pixels"][-1][0] == 2
+    assert sum("fails the gate" in line for line in said) == 2
+    with pytest.raises(SetupError, match="fails the precision gate at bf16"):
+        build(precision="bf16")
+
+
+def test_an_unknown_precision_is_refused(build):
+    with pytest.raises(SetupError, match="precision fp8 is not known"):
+        build(precision="fp8")
