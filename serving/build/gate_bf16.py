@@ -19,12 +19,15 @@ from serving.build.gate import Arrays, Engine, Verdict
 SIDE_PX = 256
 """Of the masks' gate: its images are prepared as LiteMedSAM's."""
 
+MASK = "mask"
+"""Of an engine that has this output only it is computed, as a click asks for no other."""
+
 Graphs = Mapping[str, onnx.ModelProto]
 
 
 @dataclass(frozen=True)
 class Model:
-    """What is judged: the float32 graphs and samples by part, the options of the record, and whether it was trained on drawings."""
+    """What is judged: float32 graphs and samples by part, the record's options, and whether it was trained on drawings."""
 
     graphs: Graphs
     samples: Mapping[str, Sequence[Arrays]]
@@ -55,7 +58,7 @@ def engine(model: onnx.ModelProto, *, low: bool = False) -> Engine:
     made = bf16.emulated(model) if low else model
     session = ort.InferenceSession(made.SerializeToString(), options, providers=["CPUExecutionProvider"])
     every = [output.name for output in session.get_outputs()]
-    names = [gate_mask] if (gate_mask := "mask") in every else every
+    names = [MASK] if MASK in every else every
     return lambda inputs: dict(zip(names, session.run(names, inputs), strict=True))
 
 

@@ -60,7 +60,7 @@ def files(monkeypatch):
     monkeypatch.setattr(fetch.fetch, "__kwdefaults__", {"pause_s": 0.0})
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     server = Files()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield server
     server.shutdown()
