@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from serving.build import config, plans, production, recipes, tensorrt, weights
+from serving.build import config, deploy_plans, plans, production, recipes, tensorrt, weights
 from serving.build.catalogue import Entry
 from serving.build.recipes import Choices
 from serving.build.weights import Checkpoint, Say
@@ -49,6 +49,8 @@ def build_plans(
 ) -> tuple[Plan, ...]:
     """A plan for each engine of an entry's checkpoints. `batch`: the most of a batch, where another than the spec's.
 
+    Plans of the data-centre package are deployed, once all of them are there and passed their gate.
+
     Raises SetupError: no TensorRT, a precision asked for that fails its gate, a graph that does not build.
     """
     if precision not in PRECISIONS:
@@ -72,6 +74,9 @@ def build_plans(
             facts = {"model": stem, "part": part, "model_version": str(version), "checkpoint": source.sha256, "gate": gate}
             made.append(_plan(builder, spec, lowered.get(part, graphs[part]), chosen, batch, home, facts, say))
             config.write(repository / spec.name, spec, parts.parts[part].backend)
+    if builder.name == deploy_plans.DATA_CENTRE:
+        deploy_plans.deploy([plan.folder for plan in made], choices.entry, sources, parts.options, stem, repository)
+        made = [replace(plan, record=plans.read(plan.folder)) for plan in made]
     return tuple(made)
 
 

@@ -169,7 +169,6 @@ def _build_tensorrt(name: str, checkpoints: list[Path], served_as: str, preproce
     )
     for plan in made:
         print(f"{plan.record['engine']}  {plan.record['builder']}  {plan.record['precision']}  {plan.folder / 'model.plan'}")
-    print(
-        "Not verified: no plan was run, for that needs a GPU; bf16 was judged by emulation on this CPU. "
-        "Nothing is deployed: what is served stays as it was."
-    )
+    deployed = all(plan.record["deployed"] for plan in made)
+    print("Not verified: no plan was run, for that needs a GPU; bf16 was judged by emulation on the CPU.")
+    print("Deployed: a GPU's Triton serves them." if deployed else "Not deployed: what is served stays as it was.")

@@ -77,6 +77,13 @@ def cached(home: Path, wanted: Key, make: Callable[[], bytes], facts: dict[str, 
     return folder, False
 
 
+def note(folder: Path, **facts: Any) -> None:
+    """Change facts of a plan's record."""
+    part = folder / f"{RECORD}.part"
+    part.write_text(json.dumps({**read(folder), **facts}, indent=2) + "\n")
+    part.replace(folder / RECORD)
+
+
 def read(folder: Path) -> dict[str, Any]:
     """The record of a plan, or nothing where there is none whole."""
     try:

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from serving.build import build_tensorrt, gate, plans
+from serving.build import build_tensorrt, deploy_plans, gate, plans, tensorrt, weights
 from serving.build.build import prepare
 from serving.errors import SetupError
+from serving.manifest import read_all
 from serving.settings import CHECKOUT
 
 NAME = "synthetic-cxr"
@@ -75,3 +76,41 @@ def test_an_engine_that_fails_the_gate_stays_f32_or_is_refused_where_bf16_was_as
 def test_an_unknown_precision_is_refused(build):
     with pytest.raises(SetupError, match="precision fp8 is not known"):
         build(precision="fp8")
+
+
+def test_plans_of_the_data_centre_package_are_deployed_with_a_record(build, monkeypatch):
+    """TensorRT-RTX in its place: what is tried is where the plans go, not the package."""
+    rtx = tensorrt.installed(("tensorrt_rtx",))
+    monkeypatch.setattr(tensorrt, "installed", lambda: tensorrt.Builder("tensorrt", "10.13.3.9", rtx.api))
+    monkeypatch.setattr(tensorrt, "gpu", lambda: "9.0")
+    made, _ = build(precision="f32")
+    assert all(plan.record["deployed"] and not plan.record["executed"] for plan in made.values())
+    assert {plan.record["capability"] for plan in made.values()} == {"9.0"}
+    served = read_all(build.repository)
+    assert [manifest.model for manifest in served] == ["synthetic-cxr-chexzero", "synthetic-cxr-clip"]
+    for manifest in served:
+        for part, (record,) in manifest.engines.items():
+            assert record.features == "region"
+            plan = build.repository / record.name / record.version / plans.PLAN
+            assert weights.digest(plan) == record.digest == made[part].record["digest"]
+        assert manifest.options["embed_dim"] == 128
+
+
+def test_plans_that_may_not_be_served_are_not(build, monkeypatch):
+    made, _ = build(precision="f32")
+    choices, sources = prepare(NAME, build.home, (), "", print)
+    folders = [plan.folder for plan in made.values()]
+
+    def deploy():
+        return deploy_plans.deploy(folders, choices.entry, sources, {}, NAME, build.repository)
+
+    with pytest.raises(SetupError, match="Triton takes those of the package tensorrt"):
+        deploy()
+    for folder in folders:
+        plans.note(folder, builder="tensorrt-10.13", precision="bf16", gate={"passed": False})
+    with pytest.raises(SetupError, match="has not passed the precision gate"):
+        deploy()
+    (folders[0] / plans.PLAN).write_bytes(b"damaged")
+    with pytest.raises(SetupError, match="is damaged"):
+        deploy()
+    assert not list(build.repository.rglob("*.plan")) + list(build.repository.glob("*.json"))
