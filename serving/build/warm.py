@@ -59,11 +59,12 @@ def warm(target: Target, settings: Settings) -> Iterator[Check]:
 async def _ask(address: str, held: arena.Arena, spec: EngineSpec, record: EngineRecord, folder: Path) -> Check:
     what = f"warm request {record.name}/{record.version}"
     given, wanted, stored = _expected(spec, folder)
-    slot = held.claim(f"{record.name}-{record.version}") if spec.reads or spec.writes else None
+    slot = held.claim(f"{record.name[:48]}-{record.version}") if spec.reads or spec.writes else None
     if isinstance(slot, str):
         return Check("fail", what, "the arena has no slot")
-    if slot is not None:
+    if slot is not None and spec.reads:
         _fill(slot, spec.reads, given)
+        held.commit(slot, f"verify.{record.name[:40]}.{record.version}", b"")
     server = TritonServer(address, WARM_S, held.nbytes)
     try:
         own = {tensor.name: given[tensor.name] for tensor in spec.inputs}
