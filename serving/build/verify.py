@@ -25,8 +25,11 @@ def verify(name: str, settings: Settings, say: Say, checkpoint: Path | None = No
     target = Target(manifest, dict(FAMILIES[manifest.family].specs(manifest)), settings.repository.path)
     yield from artefacts(target)
     yield from gates(target)
-    yield from parity(target, settings.home, checkpoint, say)
-    yield from warm(target, settings)
+    if any(record.features == "region" for _, _, record, _ in target.engines()):
+        yield Check("none", "parity and a warm request", "these are plans for a GPU: send one to the server there")
+    else:
+        yield from parity(target, settings.home, checkpoint, say)
+        yield from warm(target, settings)
     yield from cached_plans(name, settings.home)
 
 
