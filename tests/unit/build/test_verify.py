@@ -7,6 +7,7 @@ import pytest
 
 from serving.build import plans, verify
 from serving.build.checks import Target
+from serving.families.registry import FAMILIES
 from serving.manifest import EngineRecord, Manifest
 
 ENGINE = b"an engine"
@@ -26,7 +27,7 @@ def target(tmp_path, family="litemedsam", **changes):
     (folder / "model.bin").write_bytes(ENGINE)
     engines = {"mask_decoder": (record,)}
     manifest = Manifest(model="m", family=family, pool="adaptive", digest="d" * 64, source="s", licence="l", engines=engines)
-    return Target(manifest, {}, tmp_path)
+    return Target(manifest, dict(FAMILIES[family].specs(manifest)), tmp_path)
 
 
 def states(checks):
