@@ -10,10 +10,10 @@ from serving.families.registry import FAMILIES
 from serving.manifest import Manifest
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "synthetic-cxr": {"image_size": 128, "embed_dim": 128},
+    "synthetic-cxr": {"image_size": 128, "embed_dim": 128, "context_length": 64},
     # ViT-B/32, which both projects publish; a checkpoint of other sizes gets its own when it is built.
-    "clip": {"image_size": 224, "embed_dim": 512},
-    "chexzero": {"image_size": 224, "embed_dim": 512},
+    "clip": {"image_size": 224, "embed_dim": 512, "context_length": 77},
+    "chexzero": {"image_size": 224, "embed_dim": 512, "context_length": 77},
 }
 """Entry -> what its recipe would read off the checkpoint. An entry that is not here has one size only."""
 
