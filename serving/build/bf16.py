@@ -17,7 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from serving.errors import SetupError
 
-PRODUCTS = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum"})
+PRODUCTS = frozenset({"MatMul", "Gemm", "Conv", "Einsum"})
+"""Not ConvTranspose: TensorRT-RTX 1.7 builds none at bfloat16."""
 FOLLOW = frozenset(
     {
         "Add", "Mul", "Relu", "Gelu", "Sigmoid", "Tanh", "Reshape", "Transpose", "Slice", "Pad", "Split", "Unsqueeze",
@@ -30,14 +31,17 @@ KEPT_SCOPES = ("prompt_encoder", "pe_layer", "positional_encoding")
 """Modules that stay float32 whole: sines of large angles are made there."""
 
 OPSET = 22
-"""The first in which Conv and ConvTranspose are defined for bfloat16. Nothing else that these graphs use changed since 20."""
+"""The first in which Conv is defined for bfloat16. Nothing else that these graphs use changed since 20."""
 
 FLOAT, BF16 = TensorProto.FLOAT, TensorProto.BFLOAT16
 
 
-def to_bf16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy at bfloat16: see the module. Raises SetupError for a graph with branches, which no exported family has."""
-    return _Rewriter(model).run()
+def to_bf16(model: onnx.ModelProto, *, projections: bool = False) -> onnx.ModelProto:
+    """A copy at bfloat16: see the module. `projections`: products by weights only, without convolutions and attention's own.
+
+    Raises SetupError for a graph with branches, which no exported family has.
+    """
+    return _Rewriter(model, projections).run()
 
 
 def emulated(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -88,7 +92,8 @@ def counts(model: onnx.ModelProto) -> dict[str, int]:
 class _Rewriter:
     """One pass over the nodes in order. `at`: value -> its type; `names`: value -> its name, where an output gave its up."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, projections: bool) -> None:
+        self.projections = projections
         self.model = onnx.ModelProto()
         self.model.CopyFrom(onnx.shape_inference.infer_shapes(model))
         graph = self.model.graph
@@ -140,7 +145,7 @@ class _Rewriter:
         if _kept(node) or not all(self.at.get(name) == FLOAT for name in node.output if name):
             return False
         if node.op_type in PRODUCTS:
-            return True
+            return not self.projections or (node.op_type in ("MatMul", "Gemm") and node.input[1] in self.constants)
         activations = [name for name in floats if name not in self.constants]
         residual = node.op_type == "Add" and len(activations) > 1
         return bool(

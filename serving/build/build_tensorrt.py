@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from serving.build.gate_bf16 import Model
     from serving.build.parts import Parts
 
-BF16, F32 = "bf16", "f32"
-PRECISIONS = ("", BF16, F32)
-"""Empty: bfloat16 where the gate passes, engine by engine."""
+BF16, PROJECTIONS, F32 = "bf16", "bf16-projections", "f32"
+PRECISIONS = (BF16, PROJECTIONS, F32)
+"""Lowest first: the first whose gate passes is built, engine by engine, where none was asked for."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ def build_plans(
 
     Raises SetupError: no TensorRT, a precision asked for that fails its gate, a graph that does not build.
     """
-    if precision not in PRECISIONS:
-        raise SetupError(f"precision {precision} is not known for TensorRT: {BF16} or {F32}")
+    if precision and precision not in PRECISIONS:
+        raise SetupError(f"precision {precision} is not known for TensorRT: one of {', '.join(PRECISIONS)}")
     from serving.build.gate_bf16 import Model
 
     builder = tensorrt.installed()
@@ -72,7 +72,15 @@ def build_plans(
         for part, spec in specs.items():
             chosen, gate = _lower(part, judged, lowered, precision, spec, say)
             facts = {"model": stem, "part": part, "model_version": str(version), "checkpoint": source.sha256, "gate": gate}
-            made.append(_plan(builder, spec, lowered.get(part, graphs[part]), chosen, batch, home, facts, say))
+            try:
+                made.append(_plan(builder, spec, lowered.get(part, graphs[part]), chosen, batch, home, facts, say))
+            except SetupError as exc:
+                if precision or chosen == F32:
+                    raise
+                say(f"{exc}: it stays {F32}")
+                lowered.pop(part, None)
+                facts["gate"] = {"failed": {chosen: {**gate, "built": False}}}
+                made.append(_plan(builder, spec, graphs[part], F32, batch, home, facts, say))
             config.write(repository / spec.name, spec, parts.parts[part].backend)
     if builder.name == deploy_plans.DATA_CENTRE:
         deploy_plans.deploy([plan.folder for plan in made], choices.entry, sources, parts.options, stem, repository)
@@ -118,19 +126,22 @@ def _lower(
     """The part's precision and its gate's record; puts its bfloat16 graph into `lowered` where that is what is built."""
     from serving.build import bf16, gate_bf16
 
-    if precision == F32:
-        return F32, {}
-    candidate = bf16.to_bf16(model.graphs[part])
-    verdict = gate_bf16.judge(part, model, {**lowered, part: candidate})
-    found = {**verdict.record(), "where": "emulated on the CPU"}
-    if verdict.passed:
-        lowered[part] = candidate
-        say(f"{spec.name} passes the gate at bf16, emulated: {verdict.numbers}")
-        return BF16, found
-    if precision == BF16:
-        raise SetupError(f"{spec.name} fails the precision gate at bf16: {verdict.numbers}; build it with --precision f32")
-    say(f"{spec.name} fails the gate at bf16 and stays f32: {verdict.numbers}")
-    return F32, {"kind": verdict.kind, "passed": True, "where": F32, "failed": {BF16: found}}
+    failed: dict[str, Any] = {}
+    for level in [precision] if precision else PRECISIONS:
+        if level == F32:
+            break
+        candidate = bf16.to_bf16(model.graphs[part], projections=level == PROJECTIONS)
+        verdict = gate_bf16.judge(part, model, {**lowered, part: candidate})
+        found = {**verdict.record(), "where": "emulated on the CPU"}
+        if verdict.passed:
+            lowered[part] = candidate
+            say(f"{spec.name} passes the gate at {level}, emulated: {verdict.numbers}")
+            return level, {**found, "failed": failed}
+        say(f"{spec.name} fails the gate at {level}: {verdict.numbers}")
+        failed[level] = found
+    if precision and precision != F32:
+        raise SetupError(f"{spec.name} fails the precision gate at {precision}: build it with --precision {F32}, or with none")
+    return F32, {"failed": failed} if failed else {}
 
 
 def _plan(

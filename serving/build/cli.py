@@ -62,7 +62,7 @@ def build(
     served_as: Annotated[str, typer.Option("--name", help="Serve it under this name.")] = "",
     preprocessing: Annotated[str, typer.Option(help="How the checkpoint was trained to see images.")] = "",
     profile: Annotated[Profile, typer.Option(help="cpu (OpenVINO, ONNX Runtime) or tensorrt.")] = Profile.CPU,
-    precision: Annotated[str, typer.Option(help="tensorrt: bf16 or f32; otherwise the gate decides.")] = "",
+    precision: Annotated[str, typer.Option(help="tensorrt: bf16, bf16-projections or f32; otherwise the gate decides.")] = "",
     batch: Annotated[int, typer.Option(min=0, help="tensorrt: most images in a batch; 0 is the family's.")] = 0,
 ) -> None:
     """Make the engines of a model and compare them with PyTorch on real images."""

@@ -79,6 +79,7 @@ def build(builder: Builder, graph: bytes, spec: EngineSpec, shapes: Profile | No
         raise SetupError(f"{spec.name}: {builder.label} does not take the graph: {parser.get_error(0).desc()[:200]}")
     check(spec, *_interface(network))
     config = maker.create_builder_config()
+    config.clear_flag(api.BuilderFlag.TF32)  # what the record calls f32 is f32: the gate has not judged less
     config.add_optimization_profile(_profile(maker, network, shapes or profile(spec)))
     plan = maker.build_serialized_network(network, config)
     if plan is None:

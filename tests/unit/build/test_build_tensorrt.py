@@ -68,9 +68,26 @@ def test_an_engine_that_fails_the_gate_stays_f32_or_is_refused_where_bf16_was_as
     assert {plan.record["precision"] for plan in made.values()} == {"f32"}
     assert made["image_encoder"].record["gate"]["failed"]["bf16"]["passed"] is False
     assert made["image_encoder"].record["profile"]["pixels"][-1][0] == 2
-    assert sum("fails the gate" in line for line in said) == 2
+    assert sum("fails the gate" in line for line in said) == 4  # at both levels
     with pytest.raises(SetupError, match="fails the precision gate at bf16"):
         build(precision="bf16")
+
+
+def test_what_does_not_build_at_bf16_is_built_at_f32(build, monkeypatch):
+    working = tensorrt.build
+
+    def picky(builder, graph, spec, shapes=None):
+        if b"_as_bf16" in graph:
+            raise SetupError("no kernel")
+        return working(builder, graph, spec, shapes)
+
+    monkeypatch.setattr(tensorrt, "build", picky)
+    made, said = build(batch=3)
+    assert {plan.record["precision"] for plan in made.values()} == {"f32"}
+    assert made["text_encoder"].record["gate"]["failed"]["bf16"]["built"] is False
+    assert sum("no kernel: it stays f32" in line for line in said) == 2
+    with pytest.raises(SetupError, match="no kernel"):
+        build(batch=3, precision="bf16")
 
 
 def test_an_unknown_precision_is_refused(build):
