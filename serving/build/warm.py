@@ -48,17 +48,23 @@ def warm(target: Target, settings: Settings) -> Iterator[Check]:
             )
             with triton:
                 held = arena.Arena(region)
-                for _, spec, record, folder in target.engines():
-                    yield asyncio.run(_ask(triton.grpc_address, held, spec, record, folder))
+                features: Arrays = {}
+                for _, spec, record, folder in sorted(
+                    target.engines(), key=lambda engine: (engine[2].version, not engine[1].writes)
+                ):
+                    yield asyncio.run(_ask(triton.grpc_address, held, spec, record, folder, features))
         except SetupError as exc:
             yield Check("fail", "Triton", str(exc))
         finally:
             shm.remove(region)
 
 
-async def _ask(address: str, held: arena.Arena, spec: EngineSpec, record: EngineRecord, folder: Path) -> Check:
+async def _ask(
+    address: str, held: arena.Arena, spec: EngineSpec, record: EngineRecord, folder: Path, features: Arrays
+) -> Check:
+    """`features`: of the model's image encoder, which is asked first and adds them."""
     what = f"warm request {record.name}/{record.version}"
-    given, wanted, stored = _expected(spec, folder)
+    given, wanted, stored = _expected(spec, folder, features)
     slot = held.claim(f"{record.name[:48]}-{record.version}") if spec.reads or spec.writes else None
     if isinstance(slot, str):
         return Check("fail", what, "the arena has no slot")
@@ -71,7 +77,8 @@ async def _ask(address: str, held: arena.Arena, spec: EngineSpec, record: Engine
         names = tuple(tensor.name for tensor in spec.outputs if tensor.name in wanted)
         got = dict(await server.engine(spec, record).infer(own, Deadline.after(WARM_S), outputs=names, slot=slot))
         if slot is not None:
-            got |= _features(slot, spec.writes)
+            features |= _features(slot, spec.writes)
+            got |= {tensor.name: features[tensor.name] for tensor in spec.writes}
     except Fault as exc:
         return Check("fail", what, exc.message)
     finally:
@@ -80,13 +87,18 @@ async def _ask(address: str, held: arena.Arena, spec: EngineSpec, record: Engine
     return Check("ok" if agrees else "fail", what, f"{'agrees with' if agrees else 'differs from'} {stored}")
 
 
-def _expected(spec: EngineSpec, folder: Path) -> tuple[Arrays, Arrays, str]:
-    """Inputs, outputs and where those come from: stored beside the engine, else of the engine in this process."""
+def _expected(spec: EngineSpec, folder: Path, features: Arrays) -> tuple[Arrays, Arrays, str]:
+    """Inputs, outputs and where those come from: stored beside the engine, else of the engine in this process.
+
+    Features that are not stored are those of the encoder that was asked before.
+    """
+    read = {tensor.name: features[tensor.name] for tensor in spec.reads if tensor.name in features}
     kept = folder / selfcheck.FILE
     if kept.exists():
         given, wanted = selfcheck.load(kept)
-        return given, wanted, "what the build stored"
-    given = selfcheck.draw([_range(tensor) for tensor in production.inputs(spec)])
+        if all(tensor.name in {**read, **given} for tensor in production.inputs(spec)):
+            return {**read, **given}, wanted, "what the build stored"
+    given = {**selfcheck.draw([_range(tensor) for tensor in production.inputs(spec)]), **read}
     run = precision.open_openvino(folder) if (folder / "model.xml").exists() else precision.open_onnx(folder)
     return given, run(given), "the same engine in this process"
 
