@@ -48,7 +48,8 @@ class Url:
         return self.url.split("?")[0].rstrip("/").rsplit("/", 1)[-1] or "weights"
 
     def __str__(self) -> str:
-        return self.url
+        """Without the query, which may hold a token."""
+        return self.url.split("?")[0]
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,7 @@ def test_a_url_is_kept_by_its_digest_and_fetched_once(files, pull):
     assert first.path == pull.home / "weights" / DIGEST / "w.pt"
     assert first.path.read_bytes() == CONTENT
     assert len(files.asked) == 1
+    assert not any("token=x" in text for text in (first.source, *pull.said, (first.path.parent / "record.json").read_text()))
     assert weights.pulled(find("clip"), pull.home).path == first.path
     assert weights.pulled(find("chexzero"), pull.home) is None
 
