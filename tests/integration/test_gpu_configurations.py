@@ -77,5 +77,6 @@ def test_triton_reads_it_as_it_was_meant(triton, name):
     assert read.optimization.cuda.graphs
     assert list(read.model_warmup) == list(meant.model_warmup)
     assert {warm.batch_size for warm in read.model_warmup} == {1, max(meant.max_batch_size, 1)}
-    assert list(read.dynamic_batching.preferred_batch_size) == list(meant.dynamic_batching.preferred_batch_size)
+    if meant.max_batch_size > 1:  # otherwise Triton adds a preferred batch of its own: one
+        assert list(read.dynamic_batching.preferred_batch_size) == list(meant.dynamic_batching.preferred_batch_size) != []
     assert [group.count for group in read.instance_group] == [1]
