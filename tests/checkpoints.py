@@ -5,9 +5,14 @@ Whoever adds an entry adds a line: its engines are then built with TensorRT too 
 
 import math
 
+import onnx
 import torch
 
+from serving.build.catalogue import ENTRIES
 from serving.build.nets import clip, litemedsam
+from serving.errors import SetupError
+from serving.manifest import read_all
+from serving.settings import load
 
 
 def _litemedsam():
@@ -57,3 +62,16 @@ def checkpoint(name):
     """The function that makes the state dict of an entry."""
     assert name in CHECKPOINTS, f"add a small seeded checkpoint of {name} to tests/checkpoints.py"
     return CHECKPOINTS[name]
+
+
+def built(name):
+    """(options, part -> float32 ONNX) of an entry that `make build` built, or None: exporting is most of a build's time."""
+    repository = load().repository.path
+    try:
+        record = read_all(repository, (ENTRIES[name].models[0][0],))[0]
+    except SetupError:
+        return None
+    paths = {part: repository / found[0].name / found[0].version / "model.onnx" for part, found in record.engines.items()}
+    if not all(path.exists() for path in paths.values()):
+        return None
+    return record.options, {part: onnx.load(path) for part, path in paths.items()}
