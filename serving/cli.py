@@ -21,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Serve the promptable foundation models of medical imaging. Research use; not a medical device.",
 )
-app.add_typer(models, name="models", help="What can be served: list, pull, build.")
+app.add_typer(models, name="models", help="What can be served: list, pull, build, verify, prune.")
 add_client_commands(app)
 add_bench(app)
 

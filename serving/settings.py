@@ -221,6 +221,8 @@ class Settings(Section):
 
     home: Path = Path("~/.cache/medserve").expanduser()
     """``$MEDSERVE_HOME``: weights, logs and run files."""
+    offline: bool = False
+    """Never fetch weights over a network: they are in the store, or `medserve models` says that they are not."""
     http: HttpSettings = HttpSettings()
     grpc: GrpcSettings = GrpcSettings()
     limits: LimitSettings = LimitSettings()

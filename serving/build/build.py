@@ -30,6 +30,7 @@ def build(
     preprocessing: str = "",
     tokenizer: Path | None = None,
     options: Sequence[str] = (),
+    offline: bool = False,
     say: Say,
 ) -> tuple[Manifest, ...]:
     """Build every model of a catalogue entry. Does nothing where all of it is built from the same weights by the same code.
@@ -37,10 +38,10 @@ def build(
     `checkpoints`: the user's own, several for an ensemble; `served_as`: a name of one's own; `preprocessing`: one of the
     entry's; `tokenizer`: the file that tells text's ids, else beside the checkpoint; `options`: NAME=VALUE. Raises SetupError.
     """
-    entry = find(name)
-    sources = _sources(entry, home, checkpoints, say)
-    asked = known.preprocessing(entry, preprocessing, sources)
-    choices = Choices(entry, asked, vocabulary.find(entry, tokenizer, checkpoints), choices_of(entry, options))
+    choices, sources = prepare(
+        name, home, checkpoints, preprocessing, say, tokenizer=tokenizer, options=options, offline=offline
+    )
+    entry = choices.entry
     stem = served_as or name
     stamp = _stamp(sources, choices)
     models = [(stem if model == name else model, family) for model, family in entry.models]
@@ -74,7 +75,25 @@ def choices_of(entry: Entry, given: Sequence[str]) -> dict[str, str]:
     return chosen
 
 
-def _sources(entry: Entry, home: Path, checkpoints: Sequence[Path], say: Say) -> tuple[Checkpoint, ...]:
+def prepare(
+    name: str,
+    home: Path,
+    checkpoints: Sequence[Path],
+    preprocessing: str,
+    say: Say,
+    *,
+    tokenizer: Path | None = None,
+    options: Sequence[str] = (),
+    offline: bool = False,
+) -> tuple[Choices, tuple[Checkpoint, ...]]:
+    """What a build was asked for, and the checkpoints that it is made of. Raises SetupError."""
+    entry = find(name)
+    sources = _sources(entry, home, checkpoints, say, offline)
+    asked = known.preprocessing(entry, preprocessing, sources)
+    return Choices(entry, asked, vocabulary.find(entry, tokenizer, checkpoints), choices_of(entry, options)), sources
+
+
+def _sources(entry: Entry, home: Path, checkpoints: Sequence[Path], say: Say, offline: bool) -> tuple[Checkpoint, ...]:
     if checkpoints:
         if len(checkpoints) > 1 and not entry.ensemble:
             several = ", ".join(e.name for e in ENTRIES.values() if e.ensemble)
@@ -83,7 +102,9 @@ def _sources(entry: Entry, home: Path, checkpoints: Sequence[Path], say: Say) ->
     if entry.weights == "package":
         path = DEMONSTRATION / "weights.safetensors"
         return (Checkpoint(path, weights.digest(path), entry.source, entry.licence),)
-    return (weights.pull(entry, home, say),)
+    if not entry.weights and (found := weights.pulled(entry, home)):
+        return (found,)
+    return (weights.pull(entry, home, say, no_network=offline),)
 
 
 def _stamp(sources: Sequence[Checkpoint], choices: Choices) -> str:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from serving.build import production
 from serving.engines.engine import EngineSpec, TensorSpec
 
-TYPES = {"float32": "TYPE_FP32", "int64": "TYPE_INT64", "int32": "TYPE_INT32", "uint8": "TYPE_UINT8"}
+TYPES = production.TYPES
 FILES = {"openvino": "model.xml", "onnxruntime": "model.onnx", "tensorrt": "model.plan"}
 ENCODER_NICE = 10
 """On the CPU an encode yields to decodes, which are short and waited for; never wholly, or new images would starve."""
@@ -49,6 +50,8 @@ def tensorrt(spec: EngineSpec) -> str:
         *_head(spec, "tensorrt", (*spec.reads, *spec.inputs), (*spec.writes, *spec.outputs)),
         "instance_group [{ kind: KIND_GPU count: 1 }]",
         *_versions(),
+        *production.cuda_graphs(spec),
+        *production.warm_up(spec),
     ]
     preferred = ", ".join(str(n) for n in (2, 4, 8, 16, 32) if n <= spec.max_batch)
     if preferred:

@@ -22,7 +22,7 @@ CAP_BYTES = 256 * 1024 * 1024
 CHANNEL_OPTIONS = (("grpc.max_receive_message_length", CAP_BYTES), ("grpc.max_send_message_length", CAP_BYTES))
 _WINDOWS = {"center": "linear", "width": "linear", "low": "percentile", "high": "percentile", "nonzero": "percentile"}
 
-_VOLUME_FORMATS = {"nifti": pb.VOLUME_NIFTI, "nrrd": pb.VOLUME_NRRD, "packed": pb.VOLUME_PACKED}
+_VOLUME_FORMATS: dict[str, Any] = {"nifti": pb.VOLUME_NIFTI, "nrrd": pb.VOLUME_NRRD, "packed": pb.VOLUME_PACKED}
 
 
 @dataclass(frozen=True)
