@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,6 +43,7 @@ from serving.router.admission import limits
 from serving.router.brain import ServedModel
 from serving.router.gate import Gate
 from serving.router.router import PoolClient, Router
+from serving.router.versions import Weights, shares
 from serving.settings import PoolSettings, Settings
 from serving.telemetry.metrics import Metrics, of_this_process
 
@@ -152,9 +156,33 @@ def _fronts(settings: Settings, clients: Mapping[str, PoolClient], metrics: Metr
     gates = {}
     for name in clients:
         gates[name] = Gate(name, limits(pool_settings(settings, name), len(settings.auth.tokens)))
-    brain = Router(clients, gates, served_models(settings), metrics)
+    served = served_models(settings)
+    records = {model.manifest.model: model.manifest for model in served}
+    brain = Router(clients, gates, served, metrics)
     http = build_app(brain, settings, observer=metrics, metrics=metrics.scrape, echo_request_id=False)
-    return Fronts(http, GrpcFront(brain, settings, observer=metrics))
+
+    def weigh(weights: Weights) -> None:
+        brain.weigh(weights)
+        for name, share in shares(served, weights).items():
+            metrics.observe_share(records[name].pool, name, records[name].digest, share)
+
+    weigh(settings.versions)
+    return Fronts(http, GrpcFront(brain, settings, observer=metrics), weigh)
+
+
+def code_version(settings: Settings) -> str:
+    """What a replica cannot change without a restart: the code, the built models, most settings.
+
+    A deployment whose version stays is changed in place by Ray Serve: the numbers of replicas and the weights of versions.
+    """
+    lasting = settings.model_dump(mode="json", exclude={"versions", "router"})
+    for pool in lasting["pools"].values():
+        del pool["replicas"]
+    models = [manifest.model_dump(mode="json") for manifest in manifests(settings)]
+    found = hashlib.sha256(json.dumps([lasting, models], sort_keys=True).encode())
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        found.update(path.read_bytes())
+    return found.hexdigest()[:16]
 
 
 def build_application(settings: Settings) -> serve.Application:
@@ -165,6 +193,8 @@ def build_application(settings: Settings) -> serve.Application:
         ray_actor_options={"num_cpus": 0},
         health_check_period_s=2,
         logging_config=QUIET,
+        version=code_version(settings),
+        user_config={"versions": settings.versions},
     )
     if settings.shape == "together":
         return ingress.bind(partial(open_together, settings))
@@ -188,6 +218,7 @@ def _pool(settings: Settings, name: str) -> serve.Application:
             health_check_period_s=2,
             graceful_shutdown_timeout_s=10,
             logging_config=QUIET,
+            version=code_version(settings),
         )
         .bind(partial(_open_replica, settings, name), settings.triton.start_timeout_s)
     )

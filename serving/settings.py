@@ -167,6 +167,8 @@ class Settings(Section):
     features: FeaturesSettings = FeaturesSettings()
     triton: TritonSettings = TritonSettings()
     repository: RepositorySettings = RepositorySettings()
+    versions: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """Model -> version -> percent of the images that the version answers where the model is asked for without one."""
 
     def on_this_node(self, environ: Mapping[str, str] = os.environ) -> Settings:
         """The same with this node's own Triton and arena, where its environment names them. Called where a replica runs."""

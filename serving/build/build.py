@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import tempfile
 import time
@@ -31,20 +32,22 @@ def build(
     *,
     checkpoints: Sequence[Path] = (),
     served_as: str = "",
+    version: str = "",
     preprocessing: str = "",
     say: Say,
 ) -> tuple[Manifest, ...]:
     """Build every model of a catalogue entry. Does nothing where all of it is built from the same weights by the same code.
 
-    `checkpoints`: the user's own, several for an ensemble; `served_as`: a name of one's own; `preprocessing`: one of the
-    entry's. Raises SetupError.
+    `checkpoints`: the user's own, several for an ensemble; `served_as`: a name of one's own; `version`: beside the model of
+    that name, as NAME@VERSION; `preprocessing`: one of the entry's. Raises SetupError.
     """
     entry = find(name)
     choices = Choices(entry, _preprocessing(entry, preprocessing))
     sources = _sources(entry, home, checkpoints, say)
-    stem = served_as or name
+    mark = _mark(version)
+    stem = (served_as or name) + mark
     stamp = _stamp(sources, choices)
-    models = [(stem if model == name else model, family) for model, family in entry.models]
+    models = [(stem if model == name else model + mark, family) for model, family in entry.models]
     kept = [_up_to_date(repository, model, stamp) for model, _ in models]
     if all(kept):
         say(f"{stem} is built")
@@ -60,6 +63,12 @@ def build(
         built.append(manifest)
     say(f"{stem} is built in {time.monotonic() - started:.0f} s")
     return tuple(built)
+
+
+def _mark(version: str) -> str:
+    if version and not re.fullmatch(r"[0-9A-Za-z][0-9A-Za-z.-]{0,31}", version):
+        raise SetupError("a version is 1 to 32 letters, digits, dots and dashes")
+    return f"@{version}" if version else ""
 
 
 def _preprocessing(entry: Entry, asked: str) -> str:

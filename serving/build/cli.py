@@ -53,6 +53,7 @@ def build(
     name: str,
     checkpoint: CheckpointOption = None,
     served_as: Annotated[str, typer.Option("--name", help="Serve it under this name.")] = "",
+    version: Annotated[str, typer.Option(help="Serve it beside the model, as NAME@VERSION.")] = "",
     preprocessing: Annotated[str, typer.Option(help="How the checkpoint was trained to see images.")] = "",
 ) -> None:
     """Make the engines of a model and compare them with PyTorch on real images."""
@@ -66,6 +67,7 @@ def build(
         repository,
         checkpoints=checkpoint or (),
         served_as=served_as,
+        version=version,
         preprocessing=preprocessing,
         say=_say,
     )

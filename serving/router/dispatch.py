@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from serving.domain.request import Classify, Embed, Encode, Lookup, Segment, Task
 from serving.errors import Fault, Kind
 from serving.router.brain import ServedModel
+from serving.router.versions import base_of
 
 VISUAL = ("box", "point", "mask")
 TEXT = ("labels", "text")
@@ -41,7 +42,7 @@ def choose(task: Task, model: str | None, served: Sequence[ServedModel]) -> Serv
         if not able:
             raise Fault(Kind.UNKNOWN_MODEL, f"no served model takes {_words(task)} prompts", param="model")
         return able[0]
-    found = next((m for m in served if m.manifest.model == model), None)
+    found = next((m for name in (str, base_of) for m in served if name(m.manifest.model) == model), None)
     if found is None:
         names = ", ".join(m.manifest.model for m in served)
         raise Fault(Kind.UNKNOWN_MODEL, f"this model is not served; served are: {names}", param="model")

@@ -82,6 +82,11 @@ class Metrics:
             ("pool", "direction"), registry=registry,
         )  # fmt: skip
 
+        self.model_share = Gauge(
+            "medserve_model_share", "Share of a model's new images that this version of it answers, 0..1.",
+            ("pool", "model", "digest"), registry=registry, multiprocess_mode="livemostrecent",
+        )  # fmt: skip
+
     def prepare_edge(self, pools: Iterable[str]) -> None:
         """Create the front's series at zero."""
         for stage in ("edge", "router", "pool"):
@@ -124,6 +129,10 @@ class Metrics:
     def observe_deadline(self, stage: str) -> None:
         """Count one deadline that had passed when `stage` (edge, router or pool) looked."""
         self.deadline_exceeded.labels(stage).inc()
+
+    def observe_share(self, pool: str, model: str, digest: str, share: float) -> None:
+        """Show a served model with its digest and its share of the new images, 0..1."""
+        self.model_share.labels(pool, model, digest).set(share)
 
     def observe_stages(self, pool: str, model: str, stages: Mapping[str, float]) -> None:
         """Time the stages of one request, seconds each."""
