@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from ray import serve
-from ray.serve.config import RequestRouterConfig
+from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
@@ -137,8 +137,9 @@ def _publish(metrics: Metrics, pool: str, arena: Arena | None, vectors: VectorSt
 
 async def open_apart(settings: Settings, handles: dict[str, DeploymentHandle[Any]]) -> Fronts:
     """One router replica before pools that are deployments of their own."""
-    clients = {name: RayPoolClient(name, handle) for name, handle in handles.items()}
-    return _fronts(settings, clients, of_this_process())
+    metrics = of_this_process()
+    clients = {name: RayPoolClient(name, handle, metrics.resent.labels(name).inc) for name, handle in handles.items()}
+    return _fronts(settings, clients, metrics)
 
 
 async def open_together(settings: Settings, handles: dict[str, DeploymentHandle[Any]]) -> Fronts:
@@ -177,7 +178,8 @@ def code_version(settings: Settings) -> str:
     """
     lasting = settings.model_dump(mode="json", exclude={"versions", "router"})
     for pool in lasting["pools"].values():
-        del pool["replicas"]
+        for name in ("replicas", "autoscale", "surge_percent"):
+            del pool[name]
     models = [manifest.model_dump(mode="json") for manifest in manifests(settings)]
     found = hashlib.sha256(json.dumps([lasting, models], sort_keys=True).encode())
     for path in sorted(Path(__file__).parent.rglob("*.py")):
@@ -207,7 +209,8 @@ def _pool(settings: Settings, name: str) -> serve.Application:
         _deployment(PoolReplica)
         .options(
             name=name,
-            num_replicas=mine.replicas,
+            **_scale(mine),
+            max_surge_percent=mine.surge_percent,
             max_ongoing_requests=mine.max_ongoing,
             max_queued_requests=mine.max_queued or -1,
             ray_actor_options={"num_cpus": 0, "resources": mine.resources},
@@ -222,6 +225,24 @@ def _pool(settings: Settings, name: str) -> serve.Application:
         )
         .bind(partial(_open_replica, settings, name), settings.triton.start_timeout_s)
     )
+
+
+def _scale(mine: PoolSettings) -> dict[str, Any]:
+    """A fixed number of replicas, or what Ray Serve's autoscaler is told."""
+    scaling = mine.autoscale
+    if scaling.max_replicas == 0:
+        return {"num_replicas": mine.replicas}
+    return {
+        "autoscaling_config": AutoscalingConfig(
+            min_replicas=mine.replicas,
+            max_replicas=max(scaling.max_replicas, mine.replicas),
+            target_ongoing_requests=scaling.target_ongoing,
+            upscale_delay_s=scaling.up_after_s,
+            downscale_delay_s=scaling.down_after_s,
+            metrics_interval_s=min(2.0, scaling.up_after_s),
+            look_back_period_s=max(2.0, scaling.up_after_s),
+        )
+    }
 
 
 def _open_replica(settings: Settings, name: str) -> Pool:

@@ -82,6 +82,9 @@ class Metrics:
             ("pool", "direction"), registry=registry,
         )  # fmt: skip
 
+        self.resent = Counter(
+            "medserve_resent", "Calls that a pool's replica lost and another was sent.", ("pool",), registry=registry
+        )
         self.model_share = Gauge(
             "medserve_model_share", "Share of a model's new images that this version of it answers, 0..1.",
             ("pool", "model", "digest"), registry=registry, multiprocess_mode="livemostrecent",
@@ -92,6 +95,7 @@ class Metrics:
         for stage in ("edge", "router", "pool"):
             self.deadline_exceeded.labels(stage)
         for pool in pools:
+            self.resent.labels(pool)
             for reason in SHED_REASONS:
                 self.shed.labels(pool, reason)
             for priority in PRIORITIES:
