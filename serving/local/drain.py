@@ -1,12 +1,13 @@
 """Take a Ray node out of service without losing a request: the preStop hook of a pod, or by hand before a node goes.
 
 Ray Serve moves the replicas of a node that is draining: it starts others elsewhere where there is room, sends new requests
-there, and stops the old ones when they have answered what they hold; where there is no room, they serve until shortly before the
-deadline.
+there, and stops the old ones when they have answered what they hold. Where there is no room, they serve until shortly before
+the deadline.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,19 +21,21 @@ REASON = "medserve node drain"
 def drain(address: str, node_id: str, timeout_s: float, say: Callable[[str], None]) -> None:
     """Drain a node and wait until no replica is left on it.
 
-    `address`: of the GCS, "auto" for this node's; `node_id`: hex, "" for this node. Raises SetupError where Ray refuses, or a replica is still there after `timeout_s` seconds.
+    `address`: of the GCS, "auto" for this node's; `node_id`: hex, "" for this node. Raises SetupError where Ray refuses, or a
+    replica is still there after `timeout_s` seconds.
     """
     import ray
     from ray._raylet import GcsClient
     from ray.core.generated.autoscaler_pb2 import DRAIN_NODE_REASON_PREEMPTION
 
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", namespace="serve")
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, namespace="serve")
     except (ConnectionError, RuntimeError, ValueError) as exc:
         raise SetupError(f"no Ray at {address}: {str(exc).splitlines()[0]}") from exc
     try:
         node = node_id or ray.get_runtime_context().get_node_id()
-        if node not in {each["NodeID"] for each in ray.nodes() if each["Alive"]}:
+        nodes = ray.nodes()  # type: ignore[no-untyped-call]
+        if node not in {each["NodeID"] for each in nodes if each["Alive"]}:
             raise SetupError(f"Ray has no living node {node}")
         until = time.time() + timeout_s
         gcs = GcsClient(address=ray.get_runtime_context().gcs_address)

@@ -1,9 +1,8 @@
 """Ray's consistent-hash router over nodes, with its decisions counted: what came home, what fell back, when the ring changed.
 
 A place on the ring belongs to a node, whose replicas share one arena: a replica that is replaced there (an upgrade, a crash)
-moves no image. Fallback is bounded: where the home replica is full, a request tries this many of its successors on the ring, then
-waits. A prompt by handle falls back within its node only, where the same arena is: a successor on another node could but send it
-away.
+moves no image. Fallback is bounded: where the home replica is full, a request tries this many successors, then waits. A prompt by
+handle falls back within its node only, where the same arena is: a successor elsewhere could but send it away.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ class AffinityRouter(ConsistentHashRouter):
     """Ray makes one in each router replica, for each pool. It leans on Ray 2.60's ring; an integration test holds it there."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
         self._members: dict[str, list[Any]] = {}
         self._ring_nodes: list[str] = []
 
