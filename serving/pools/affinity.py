@@ -1,8 +1,8 @@
 """Ray's consistent-hash router over nodes, with its decisions counted: what came home, what fell back, when the ring changed.
 
 A place on the ring belongs to a node, whose replicas share one arena: a replica that is replaced there (an upgrade, a crash)
-moves no image. Fallback is bounded: where the home replica is full, a request tries this many successors, then waits. A prompt by
-handle falls back within its node only, where the same arena is: a successor elsewhere could but send it away.
+moves no image. Fallback is bounded: where the home replica is full, a request tries so many successors, then waits. A prompt
+by handle falls back within its node only, where the same arena is: a successor elsewhere could but send it away.
 """
 
 from __future__ import annotations
