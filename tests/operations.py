@@ -1,11 +1,11 @@
 """The procedures of an operator, one after another on a test cluster, under load: what each of them cost its users.
 
-    python tests/operations.py [--nodes 3] [--seconds 20] [--load 0.6] [--out docs/benchmarks] [upgrade canary drain loss ...]
+    python tests/operations.py [--nodes 3] [--seconds 20] [--think 0.25] [--out docs/benchmarks] [upgrade canary drain loss]
 
-The load is S1 (sessions: an image, then ten prompts by its handle) and S3 (images against 14 labels), with thought between the calls so
-that it is a share of what the nodes answer when nothing waits. Every mask is compared with that of its prompt's first answer.
-A call counts as *asked again* where the answer was 404 `send_image_again` and the session sent its image once more, as the interface says;
-as *failed* where any other error came back; as *wrong* where a mask differs.
+The load is S1 (sessions: an image, then ten prompts by its handle) and S3 (images against 14 labels), with thought between the
+calls. Every mask is compared with that of its prompt's first answer. A call counts as *asked again* where the answer was 404
+`send_image_again` and the session sent its image once more, as the interface says; as *failed* where any other error came back; as
+*wrong* where a mask differs. The second version of the model has the same weights under another name and digest (`version2.py`).
 """
 
 import argparse
@@ -17,6 +17,7 @@ from itertools import count
 from pathlib import Path
 
 from cluster import Cluster
+from version2 import VERSION, beside
 
 from serving.bench import load, wire
 from serving.bench.figures import percentile
@@ -25,7 +26,6 @@ from serving.bench.pictures import Picture
 from serving.bench.s3 import LABELS, SIDE_PX
 
 CLIP = "synthetic-cxr-clip"
-VERSION = "2"
 WEIGHTS = (10, 50, 100)
 SESSIONS, READERS = 3, 1
 LIMIT = 3.0
@@ -187,6 +187,14 @@ def row(name, before, during, spent):
     return "| " + " | ".join(map(str, cells)) + " |", counts["failed"] + counts["wrong"], max(ratios)
 
 
+def running(nodes, folder):
+    """A cluster that serves both versions, with room for two replicas on a node."""
+    repository = beside(folder)
+    models = f"litemedsam,litemedsam@{VERSION},{CLIP}"
+    variables = {"MEDSERVE_REPOSITORY__PATH": str(repository), "MEDSERVE_REPOSITORY__MODELS": models}
+    return Cluster(nodes, room=2, MEDSERVE_ROUTER__REPLICAS="2", **variables)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("procedures", nargs="*", default=[*PROCEDURES])
@@ -195,13 +203,10 @@ def main():
     parser.add_argument("--think", type=float, default=0.25, help="seconds between a user's calls")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    models = f"litemedsam,litemedsam@{VERSION},synthetic-cxr-clip,synthetic-cxr-chexzero"
-    with Cluster(options.nodes, room=2, MEDSERVE_REPOSITORY__MODELS=models, MEDSERVE_ROUTER__REPLICAS="2") as cluster:
+    with tempfile.TemporaryDirectory() as folder, running(options.nodes, Path(folder)) as cluster:
         found = asyncio.run(measure(cluster, options.procedures, options.seconds, options.think))
     rows = [row(name, *seen) for name, seen in found.items()]
-    head = (
-        "| procedure | seconds | requests | failed | wrong | asked again | prompt p99 before, ms | during, ms | x | S3 p99 x |"
-    )
+    head = "| procedure | seconds | requests | failed | wrong | asked again | prompt p99, ms | during, ms | ratio | S3's |"
     table = "\n".join([head, "|" + " --- |" * 10, *(text for text, _, _ in rows)])
     print(table)
     if options.out:

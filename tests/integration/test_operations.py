@@ -1,4 +1,4 @@
-"""The operator's procedures on two nodes, each with a Triton and an arena of its own, while users work: what they lose is nothing.
+"""The operator's procedures on two nodes, each with a Triton and an arena of its own, while users work: they lose nothing.
 
 How much slower the users' calls get meanwhile is measured by `tests/operations.py`, on a quiet machine.
 """
