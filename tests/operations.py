@@ -4,12 +4,13 @@
 
 The load is S1 (sessions: an image, then ten prompts by its handle) and S3 (images against 14 labels), with thought between the
 calls. Every mask is compared with that of its prompt's first answer. A call counts as *asked again* where the answer was 404
-`send_image_again` and the session sent its image once more, as the interface says; as *failed* where any other error came back; as
-*wrong* where a mask differs. The second version of the model has the same weights under another name and digest (`version2.py`).
+`send_image_again` and the session sent its image once more, as the interface says; as *failed* where any other error came back;
+as *wrong* where a mask differs. The model's second version has the same weights under another name and digest (`version2.py`).
 """
 
 import argparse
 import asyncio
+import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
