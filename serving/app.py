@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from ray import serve
-from ray.serve.config import RequestRouterConfig
+from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
@@ -47,6 +49,7 @@ from serving.router.admission import limits
 from serving.router.brain import ServedModel
 from serving.router.gate import Gate
 from serving.router.router import PoolClient, Router
+from serving.router.versions import Weights, shares
 from serving.settings import PoolSettings, Settings
 from serving.telemetry import logs, tracing
 from serving.telemetry.metrics import Metrics, of_this_process
@@ -177,8 +180,9 @@ def _publish(metrics: Metrics, pool: str, arena: Arena | None, vectors: VectorSt
 async def open_apart(settings: Settings, handles: dict[str, DeploymentHandle[Any]]) -> Fronts:
     """One router replica before pools that are deployments of their own."""
     begin_telling(settings)
-    clients = {name: RayPoolClient(name, handle) for name, handle in handles.items()}
-    return _fronts(settings, clients, of_this_process())
+    metrics = of_this_process()
+    clients = {name: RayPoolClient(name, handle, metrics.resent.labels(name).inc) for name, handle in handles.items()}
+    return _fronts(settings, clients, metrics)
 
 
 async def open_together(settings: Settings, handles: dict[str, DeploymentHandle[Any]]) -> Fronts:
@@ -197,10 +201,35 @@ def _fronts(settings: Settings, clients: Mapping[str, PoolClient], metrics: Metr
     gates = {}
     for name in clients:
         gates[name] = Gate(name, limits(pool_settings(settings, name), len(settings.auth.tokens)))
-    brain = Router(clients, gates, served_models(settings), metrics)
+    served = served_models(settings)
+    records = {model.manifest.model: model.manifest for model in served}
+    brain = Router(clients, gates, served, metrics)
     jobs = Jobs(brain, settings.volumes, metrics)
     http = build_app(brain, settings, observer=metrics, metrics=metrics.scrape, echo_request_id=False, jobs=jobs)
-    return Fronts(http, GrpcFront(brain, settings, observer=metrics, jobs=jobs))
+
+    def weigh(weights: Weights) -> None:
+        brain.weigh(weights)
+        for name, share in shares(served, weights).items():
+            metrics.observe_share(records[name].pool, name, records[name].digest, share)
+
+    weigh(settings.versions)
+    return Fronts(http, GrpcFront(brain, settings, observer=metrics, jobs=jobs), weigh)
+
+
+def code_version(settings: Settings) -> str:
+    """What a replica cannot change without a restart: the code, the built models, most settings.
+
+    A deployment whose version stays is changed in place by Ray Serve: the numbers of replicas and the weights of versions.
+    """
+    lasting = settings.model_dump(mode="json", exclude={"versions", "router"})
+    for pool in lasting["pools"].values():
+        for name in ("replicas", "autoscale", "surge_percent"):
+            del pool[name]
+    models = [manifest.model_dump(mode="json") for manifest in manifests(settings)]
+    found = hashlib.sha256(json.dumps([lasting, models], sort_keys=True).encode())
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        found.update(path.read_bytes())
+    return found.hexdigest()[:16]
 
 
 def build_application(settings: Settings) -> serve.Application:
@@ -211,7 +240,9 @@ def build_application(settings: Settings) -> serve.Application:
         ray_actor_options={"num_cpus": 0, "resources": settings.router.resources},
         health_check_period_s=2,
         logging_config=QUIET,
+        user_config={"versions": settings.versions},
     )
+    ingress = _versioned(ingress, settings)
     if settings.shape == "together":
         return ingress.bind(partial(open_together, settings))
     return ingress.bind(partial(open_apart, settings), **{name: _pool(settings, name) for name in pool_names(settings)})
@@ -219,30 +250,51 @@ def build_application(settings: Settings) -> serve.Application:
 
 def _pool(settings: Settings, name: str) -> serve.Application:
     mine = pool_settings(settings, name)
-    return (
-        _deployment(PoolReplica)
-        .options(
-            name=name,
-            num_replicas=mine.replicas,
-            max_ongoing_requests=mine.max_ongoing,
-            max_queued_requests=mine.max_queued or -1,
-            ray_actor_options={"num_cpus": 0, "resources": mine.resources},
-            request_router_config=RequestRouterConfig(
-                request_router_class=HASH_ROUTER,  # type: ignore[arg-type]
-                request_router_kwargs={"num_fallback_replicas": FALLBACK_REPLICAS},
-            ),
-            health_check_period_s=2,
-            graceful_shutdown_timeout_s=10,
-            logging_config=QUIET,
-        )
-        .bind(partial(_open_replica, settings, name), settings.triton.start_timeout_s)
+    pool = _deployment(PoolReplica).options(
+        name=name,
+        **_scale(mine),
+        max_surge_percent=mine.surge_percent,
+        max_ongoing_requests=mine.max_ongoing,
+        max_queued_requests=mine.max_queued or -1,
+        ray_actor_options={"num_cpus": 0, "resources": mine.resources},
+        request_router_config=RequestRouterConfig(
+            request_router_class=HASH_ROUTER,  # type: ignore[arg-type]
+            request_router_kwargs={"num_fallback_replicas": FALLBACK_REPLICAS},
+        ),
+        health_check_period_s=2,
+        graceful_shutdown_timeout_s=10,
+        logging_config=QUIET,
     )
+    return _versioned(pool, settings).bind(partial(_open_replica, settings, name), settings.triton.start_timeout_s)
 
 
 def begin_telling(settings: Settings) -> None:
     """The logs and traces of this process, as the settings say. Raises SetupError."""
     logs.begin(settings)
     tracing.begin(settings.tracing)
+
+
+def _versioned(deployment: serve.Deployment, settings: Settings) -> serve.Deployment:
+    """With a code version of ours. Ray makes one up at each `serve.run` and would restart every replica for a weight."""
+    return deployment.options(version=code_version(settings), _internal=True)
+
+
+def _scale(mine: PoolSettings) -> dict[str, Any]:
+    """A fixed number of replicas, or what Ray Serve's autoscaler is told."""
+    scaling = mine.autoscale
+    if scaling.max_replicas == 0:
+        return {"num_replicas": mine.replicas}
+    return {
+        "autoscaling_config": AutoscalingConfig(
+            min_replicas=mine.replicas,
+            max_replicas=max(scaling.max_replicas, mine.replicas),
+            target_ongoing_requests=scaling.target_ongoing,
+            upscale_delay_s=scaling.up_after_s,
+            downscale_delay_s=scaling.down_after_s,
+            metrics_interval_s=min(2.0, scaling.up_after_s),
+            look_back_period_s=max(2.0, scaling.up_after_s),
+        )
+    }
 
 
 def _open_replica(settings: Settings, name: str) -> Pool:

@@ -22,6 +22,8 @@ app = typer.Typer(
     help="Serve the promptable foundation models of medical imaging. Research use; not a medical device.",
 )
 app.add_typer(models, name="models", help="What can be served: list, pull, build, verify, prune.")
+node = typer.Typer(no_args_is_help=True)
+app.add_typer(node, name="node", help="A node of a cluster: drain.")
 add_client_commands(app)
 add_bench(app)
 
@@ -90,6 +92,18 @@ def doctor(
             print(finding.line())
     if any(finding.bad for finding in findings):
         raise typer.Exit(1)
+
+
+@node.command()
+def drain(
+    address: Annotated[str, typer.Option(help="The Ray cluster's address; auto finds this node's.")] = "auto",
+    node_id: Annotated[str, typer.Option(help="Hex id of the node; this one unless said.")] = "",
+    timeout: Annotated[float, typer.Option(help="Seconds until the node goes.")] = 60.0,
+) -> None:
+    """Move a node's work elsewhere and wait until it holds none: before the node goes, or as a pod's preStop hook."""
+    from serving.local.drain import drain as drain_node
+
+    drain_node(address, node_id, timeout, say)
 
 
 @app.command()

@@ -75,7 +75,7 @@ class Manifest(_Record):
 
 def engine_name(model: str, part: str) -> str:
     """The engine's folder in the repository."""
-    return f"{model.replace('-', '_')}_{part}"
+    return f"{model.replace('-', '_').replace('@', '_v').replace('.', '_')}_{part}"
 
 
 def read_all(repository: Path, only: tuple[str, ...] = ()) -> tuple[Manifest, ...]:

@@ -75,6 +75,19 @@ class AuthSettings(Section):
     """Tenant name -> bearer token."""
 
 
+class AutoscaleSettings(Section):
+    """Replicas by load, in the shape `apart`. Ray Serve's autoscaler decides, on requests inside and waiting a replica."""
+
+    max_replicas: int = Field(default=0, ge=0)
+    """Most replicas; 0 keeps `replicas` fixed. With it, `replicas` is the least."""
+    target_ongoing: float = Field(default=8.0, gt=0)
+    """Requests inside and waiting that one replica is meant to have."""
+    up_after_s: float = Field(default=10.0, ge=0)
+    """More load than that for so long adds replicas, seconds. Short: people wait."""
+    down_after_s: float = Field(default=600.0, ge=0)
+    """Less load for so long removes some, seconds. Long: each change gives some images another home and another encode."""
+
+
 class PoolSettings(Section):
     """One pool of replicas."""
 
@@ -107,6 +120,11 @@ class PoolSettings(Section):
     """The part of the places and of the wait that one tenant may fill where there are several, 0..1."""
     threads: int = Field(default=2, ge=1)
     """Threads for decoding, windowing, resizing and writing masks."""
+    autoscale: AutoscaleSettings = AutoscaleSettings()
+    surge_percent: int = Field(default=100, ge=0, le=100)
+    """In an upgrade, so many percent of the replicas start beside the old ones before these stop; 0 stops first.
+
+    A node needs `resources` to spare for them."""
     resources: dict[str, float] = Field(default_factory=dict)
     """Ray resources that a replica takes. On a cluster, one that only nodes with a Triton offer: {"triton": 1}."""
     vectors_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
@@ -237,6 +255,8 @@ class Settings(Section):
     repository: RepositorySettings = RepositorySettings()
     logs: LogSettings = LogSettings()
     tracing: TracingSettings = TracingSettings()
+    versions: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """Model -> version -> percent of the images that the version answers where the model is asked for without one."""
 
     def on_this_node(self, environ: Mapping[str, str] = os.environ) -> Settings:
         """The same with this node's own Triton, arena and models, where its environment names them. Called in a replica."""

@@ -2,7 +2,8 @@
 
 `Cluster` is for the tests. The program that it starts (`python tests/cluster.py NODES`, settings as MEDSERVE_ variables) builds
 the nodes with `ray.cluster_utils`, deploys the application in the shape "apart" with a replica on each node, says on one line
-where it listens, and then obeys one command a line: "scale N", "kill-node N", "add-node", "quit". Ray's head has no Triton.
+where it listens, and then obeys one command a line: "scale N", "kill-node N", "add-node", "drain N", "upgrade", "weigh JSON",
+"quit". Ray's head has no Triton.
 """
 
 import json
@@ -19,7 +20,10 @@ from pathlib import Path
 from running import START_S, STOP_S
 
 RESOURCE = "triton"
-"""What a node with a Triton offers one of, and a pool replica takes one of."""
+"""What a node with a Triton offers one of (ROOM), and a pool replica takes one of."""
+ROOM = "CLUSTER_ROOM"
+"""Replicas that a node has room for: 2 where an upgrade is to start new ones beside the old."""
+DRAIN_S = 40
 POOL = "adaptive"
 RAY_NODE = {"num_cpus": 1, "object_store_memory": 100 * 1024 * 1024}
 
@@ -31,9 +35,9 @@ class Cluster:
     `region`. `log`: its standard error.
     """
 
-    def __init__(self, nodes, **environ):
+    def __init__(self, nodes, room=1, **environ):
         self._command = [sys.executable, __file__, str(nodes)]
-        self._environ = {**os.environ, "MEDSERVE_REPOSITORY__MODELS": "litemedsam", **environ}
+        self._environ = {**os.environ, "MEDSERVE_REPOSITORY__MODELS": "litemedsam", ROOM: str(room), **environ}
 
     def __enter__(self):
         self._log = tempfile.TemporaryFile("w+")
@@ -76,6 +80,18 @@ class Cluster:
     def add_node(self):
         """One node more, with nothing on it yet."""
         return self._do("add-node")
+
+    def drain(self, number):
+        """A node is drained as its preStop hook does it, and then goes."""
+        return self._do(f"drain {number}")
+
+    def upgrade(self):
+        """The application again, with another code version: every replica of pools and router is replaced."""
+        return self._do("upgrade")
+
+    def weigh(self, weights):
+        """Other weights of the models' versions: nothing is replaced."""
+        return self._do(f"weigh {json.dumps(weights)}")
 
     def _do(self, command):
         self._process.stdin.write(f"{command}\n")
@@ -120,7 +136,12 @@ class Node:
         self._supervisor.start()
         self._cluster = cluster
         own = {**environ, "MEDSERVE_TRITON__ADDRESS": self.triton.grpc_address, "MEDSERVE_FEATURES__REGION": self.region}
-        self._ray_node = cluster.add_node(resources={RESOURCE: 1}, env_vars=own, **RAY_NODE)
+        self._ray_node = cluster.add_node(resources={RESOURCE: int(os.environ[ROOM])}, env_vars=own, **RAY_NODE)
+
+    @property
+    def node_id(self):
+        """Ray's."""
+        return self._ray_node.node_id
 
     def kill(self):
         """Everything of it, at once and without a word."""
@@ -168,7 +189,6 @@ class Program:
         from ray import serve
         from ray.serve.config import HTTPOptions, gRPCOptions
 
-        from serving import app
         from serving.local.ray import SERVICERS
 
         ray.init(address=self._cluster.address, log_to_driver=False, logging_level="ERROR")
@@ -178,13 +198,53 @@ class Program:
             grpc_options=gRPCOptions(port=self._grpc_port, grpc_servicer_functions=list(SERVICERS)),
             logging_config={"log_level": "ERROR", "enable_access_log": False},
         )
+        self._run()
+
+    def _run(self):
+        """Deploy; where it runs already, change what is to be changed, and return when it is."""
+        from ray import serve
+
+        from serving import app
+
         serve.run(
             app.build_application(self._settings),
             name="medserve",
             route_prefix="/",
             blocking=False,
-            external_scaler_enabled=True,
+            external_scaler_enabled=not any(getattr(self._settings.pools, name).autoscale.max_replicas for name in (POOL,)),
         )
+
+    def upgrade(self):
+        limits = self._settings.limits
+        changed = limits.model_copy(update={"max_text_chars": limits.max_text_chars + 1})
+        self._settings = self._settings.model_copy(update={"limits": changed})
+        self._run()
+        self._settle()
+
+    def weigh(self, weights):
+        self._settings = self._settings.model_copy(update={"versions": json.loads(weights)})
+        self._run()
+
+    def drain(self, number):
+        node = self._nodes.pop(int(number))
+        command = [sys.executable, "-m", "serving", "node", "drain", "--address", self._cluster.address]
+        command += ["--node-id", node.node_id, "--timeout", str(DRAIN_S)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=START_S, check=False)
+        if done.returncode:
+            raise RuntimeError(f"node drain failed: {done.stderr}")
+        node.kill()
+
+    def _settle(self):
+        """Until every deployment has its replicas and none is starting or stopping."""
+        from ray import serve
+
+        until = time.monotonic() + START_S
+        while time.monotonic() < until:
+            states = serve.status().applications["medserve"].deployments.values()
+            if all(each.status == "HEALTHY" and set(each.replica_states) == {"RUNNING"} for each in states):
+                return
+            time.sleep(0.2)
+        raise TimeoutError("the application did not settle")
 
     def scale(self, replicas):
         """By the call behind Ray Serve's own scaling API: a second `serve.run` would restart every replica."""
@@ -218,13 +278,13 @@ class Program:
         sys.stdout.flush()
 
     def obey(self):
-        """Commands until "quit" or the end of the input."""
+        """Commands until "quit" or the end of the input. A command is a method's name."""
         self.say()
         for line in sys.stdin:
-            command, *words = line.split()
+            command, *words = line.split(maxsplit=1)
             if command == "quit":
                 return
-            {"scale": self.scale, "kill-node": self.kill_node, "add-node": self.add_node}[command](*words)
+            getattr(self, command.replace("-", "_"))(*words)
             self.say()
 
     def stop(self):

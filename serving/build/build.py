@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -27,6 +28,7 @@ def build(
     *,
     checkpoints: Sequence[Path] = (),
     served_as: str = "",
+    version: str = "",
     preprocessing: str = "",
     tokenizer: Path | None = None,
     options: Sequence[str] = (),
@@ -35,16 +37,18 @@ def build(
 ) -> tuple[Manifest, ...]:
     """Build every model of a catalogue entry. Does nothing where all of it is built from the same weights by the same code.
 
-    `checkpoints`: the user's own, several for an ensemble; `served_as`: a name of one's own; `preprocessing`: one of the
-    entry's; `tokenizer`: the file that tells text's ids, else beside the checkpoint; `options`: NAME=VALUE. Raises SetupError.
+    `checkpoints`: the user's own, several for an ensemble; `served_as`: a name of one's own; `version`: beside the model of
+    that name, as NAME@VERSION; `preprocessing`: one of the entry's; `tokenizer`: the file that tells text's ids, else beside
+    the checkpoint; `options`: NAME=VALUE. Raises SetupError.
     """
     choices, sources = prepare(
         name, home, checkpoints, preprocessing, say, tokenizer=tokenizer, options=options, offline=offline
     )
     entry = choices.entry
-    stem = served_as or name
+    mark = _mark(version)
+    stem = (served_as or name) + mark
     stamp = _stamp(sources, choices)
-    models = [(stem if model == name else model, family) for model, family in entry.models]
+    models = [(stem if model == name else model + mark, family) for model, family in entry.models]
     kept = [_up_to_date(repository, model, stamp) for model, _ in models]
     if all(kept):
         say(f"{stem} is built")
@@ -73,6 +77,12 @@ def choices_of(entry: Entry, given: Sequence[str]) -> dict[str, str]:
             raise SetupError(f"{entry.name} has no option {text}; {known}")
         chosen[name] = value
     return chosen
+
+
+def _mark(version: str) -> str:
+    if version and not re.fullmatch(r"[0-9A-Za-z][0-9A-Za-z.-]{0,31}", version):
+        raise SetupError("a version is 1 to 32 letters, digits, dots and dashes")
+    return f"@{version}" if version else ""
 
 
 def prepare(

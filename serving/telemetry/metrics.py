@@ -114,6 +114,13 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
+        self.resent = Counter(
+            "medserve_resent", "Calls that a pool's replica lost and another was sent.", ("pool",), registry=registry
+        )
+        self.model_share = Gauge(
+            "medserve_model_share", "Share of a model's new images that this version of it answers, 0..1.",
+            ("pool", "model", "digest"), registry=registry, multiprocess_mode="livemostrecent",
+        )  # fmt: skip
 
     def prepare_edge(self, pools: Iterable[str]) -> None:
         """Create the front's series at zero."""
@@ -123,6 +130,7 @@ class Metrics:
             self.volume_jobs.labels(outcome)
         self.volume_jobs_active.set(0)
         for pool in pools:
+            self.resent.labels(pool)
             for reason in SHED_REASONS:
                 self.shed.labels(pool, reason)
             for priority in PRIORITIES:
@@ -184,6 +192,10 @@ class Metrics:
             return
         self.volume_jobs_active.dec()
         self.volume_jobs.labels(outcome).inc()
+
+    def observe_share(self, pool: str, model: str, digest: str, share: float) -> None:
+        """Show a served model with its digest and its share of the new images, 0..1."""
+        self.model_share.labels(pool, model, digest).set(share)
 
     def observe_stages(self, pool: str, model: str, stages: Mapping[str, float]) -> None:
         """Time the stages of one request, seconds each."""
