@@ -110,7 +110,10 @@ def _sizes(given: Mapping[str, Tensor], image_size: int) -> Sizes:
         raise SetupError(f"the checkpoint is not MedSAM2's: {POSITIONS} is missing")
     first = int(given[POSITIONS].shape[1])
     blocks = sorted({int(m[1]) for key in given if (m := re.match(r"image_encoder\.trunk\.blocks\.(\d+)\.", key))})
-    widths = [int(given[f"image_encoder.trunk.blocks.{n}.norm2.weight"].shape[0]) for n in blocks]
+    named = [f"image_encoder.trunk.blocks.{n}.norm2.weight" for n in blocks]
+    if missing := [key for key in named if key not in given]:
+        raise SetupError(f"the checkpoint is not MedSAM2's: {missing[0]} is missing")
+    widths = [int(given[key].shape[0]) for key in named]
     stages = tuple(widths.count(first * 2**stage) for stage in range(4))
     if stages not in GLOBAL_BLOCKS:
         raise SetupError(f"the checkpoint is not MedSAM2's: its trunk has {stages} blocks by stage, not (1, 2, 7, 2)")

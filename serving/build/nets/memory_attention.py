@@ -56,7 +56,7 @@ class Layer(nn.Module):
         attention = self.cross_attn_image
         q = sine.rotate(attention.q_proj(self.norm2(image)), *turn)
         placed = sine.rotate(attention.k_proj(given.memories + given.memory_positions), *turn).flatten(1, 2)
-        pointed = attention.k_proj(given.pointers + given.pointer_positions)
+        pointed = sine.ordered(attention.k_proj(given.pointers + given.pointer_positions))
         values = torch.cat([attention.v_proj(given.memories).flatten(1, 2), attention.v_proj(given.pointers)], dim=1)
         image = image + attention.mix(q, torch.cat([placed, pointed], dim=1), values)
         return image + self.linear2(torch.relu(self.linear1(self.norm3(image))))

@@ -54,3 +54,8 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     """
     real, imaginary = x.unflatten(-1, (-1, 2)).unbind(-1)
     return torch.cat([real * cosine - imaginary * sine, real * sine + imaginary * cosine], dim=-1)
+
+
+def ordered(x: Tensor) -> Tensor:
+    """(..., channels) in the order of `rotate`, not rotated."""
+    return torch.cat(x.unflatten(-1, (-1, 2)).unbind(-1), dim=-1)

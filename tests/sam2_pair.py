@@ -1,0 +1,87 @@
+"""A small seeded Sam2VideoModel of Hugging Face's, and MedSAM2's engines made of our modules with the same weights."""
+
+from functools import partial
+
+import torch
+from transformers import Sam2HieraDetConfig, Sam2VideoConfig, Sam2VideoModel, Sam2VisionConfig
+
+from serving.build.nets import medsam2
+from serving.build.recipes.medsam2 import EXPORTED
+from serving.engines.fake import FakeEngine
+from serving.families.medsam2 import engines
+from serving.manifest import Manifest
+
+SIDE, WIDTH = 128, 8
+"""Pixels of the square image, channels of the trunk's first stage; everything behind the trunk is of one size in every SAM 2."""
+
+PRESENCE = 5.0
+"""Added to the presence score: drawn weights alone would say of half of all slices that nothing is there."""
+
+
+@torch.no_grad()
+def hugging_face(side=SIDE, width=WIDTH, seed=0):
+    """Every parameter drawn, positions, embeddings and layer scales among them, which are zero or nearly so when a model is new."""
+    grid, widths = side // 16, [width, 2 * width, 4 * width, 8 * width]
+    trunk = Sam2HieraDetConfig(
+        hidden_size=width, image_size=[side, side], blocks_per_stage=[1, 2, 7, 2], embed_dim_per_stage=widths,
+        num_attention_heads_per_stage=[1, 2, 4, 8], window_size_per_stage=[8, 4, 14, 7], global_attention_blocks=[5, 7, 9],
+        window_positional_embedding_background_size=[7, 7],
+    )  # fmt: skip
+    vision = Sam2VisionConfig(
+        backbone_config=trunk, backbone_channel_list=widths[::-1], fpn_top_down_levels=[2, 3],
+        backbone_feature_sizes=[[4 * grid, 4 * grid], [2 * grid, 2 * grid], [grid, grid]],
+    )  # fmt: skip
+    config = Sam2VideoConfig(
+        vision_config=vision, prompt_encoder_config={"image_size": side}, image_size=side,
+        memory_attention_rope_feat_sizes=[grid, grid],
+    )  # fmt: skip
+    model = Sam2VideoModel(config).eval()
+    drawn = torch.Generator().manual_seed(seed)
+    for name, value in model.named_parameters():
+        table = value.dim() < 2 or any(word in name for word in ("embed", "token", "pos", "no_", "occlusion"))
+        scale = 0.3 if table else value[0].numel() ** -0.5
+        value.copy_(scale * torch.randn(value.shape, generator=drawn) + (1 if "norm" in name and "weight" in name else 0))
+    model.mask_decoder.pred_obj_score_head.proj_out.bias.add_(PRESENCE)
+    positions = model.prompt_encoder.shared_embedding.positional_embedding
+    positions.copy_(torch.randn(positions.shape, generator=drawn))
+    model.shared_image_embedding.positional_embedding.copy_(positions)
+    return model
+
+
+def as_sam2_asks(model, monkeypatch):
+    """sam2 asks for one mask where it wants the pointer of a user's mask (`_forward_sam_heads`), Hugging Face's for three."""
+    asked = model._single_frame_forward
+    monkeypatch.setattr(model, "_single_frame_forward", partial(_one_mask, asked))
+
+
+def _one_mask(asked, *given, multimask_output=False, **named):
+    return asked(*given, multimask_output=multimask_output, **named)
+
+
+def record(side=SIDE):
+    """A record of a built model, without engines."""
+    options = {"image_size": side}
+    return Manifest(
+        model="medsam2", family="medsam2", pool="adaptive", digest="d" * 64, source="", licence="", engines={}, options=options
+    )
+
+
+def fakes(model, side=SIDE):
+    """part -> an engine that runs our module in PyTorch."""
+    held = {}
+
+    def run(module, inputs, outputs, given):
+        with torch.inference_mode():
+            made = module(*(torch.from_numpy(given[name]) for name in inputs))
+        made = made if isinstance(made, tuple) else (made,)
+        return {name: value.numpy() for name, value in zip(outputs, made, strict=True)}
+
+    found = {}
+    for part, spec in engines.specs(record(side)).items():
+        inputs = [each.name for each in (*spec.reads, *spec.inputs)]
+        outputs = [each.name for each in (*spec.writes, *spec.outputs)]
+        found[part] = FakeEngine(spec, partial(run, EXPORTED[part](model).eval(), inputs, outputs), held=held)
+    return found
+
+
+__all__ = ["SIDE", "as_sam2_asks", "fakes", "hugging_face", "medsam2", "record"]
