@@ -12,7 +12,7 @@ from serving.families.medsam2 import engines
 from serving.manifest import Manifest
 
 SIDE, WIDTH = 128, 8
-"""Pixels of the square image, channels of the trunk's first stage; everything behind the trunk is of one size in every SAM 2."""
+"""Pixels of the square image, channels of the trunk's first stage; what is behind the trunk is of one size in every SAM 2."""
 
 PRESENCE = 5.0
 """Added to the presence score: drawn weights alone would say of half of all slices that nothing is there."""
@@ -20,7 +20,7 @@ PRESENCE = 5.0
 
 @torch.no_grad()
 def hugging_face(side=SIDE, width=WIDTH, seed=0):
-    """Every parameter drawn, positions, embeddings and layer scales among them, which are zero or nearly so when a model is new."""
+    """Every parameter drawn, positions, embeddings and layer scales too, which are zero or nearly so when a model is new."""
     grid, widths = side // 16, [width, 2 * width, 4 * width, 8 * width]
     trunk = Sam2HieraDetConfig(
         hidden_size=width, image_size=[side, side], blocks_per_stage=[1, 2, 7, 2], embed_dim_per_stage=widths,

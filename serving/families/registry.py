@@ -8,9 +8,11 @@ from serving.families.chexzero.family import DECLARATION as CHEXZERO
 from serving.families.clip.family import DECLARATION as CLIP
 from serving.families.family import FamilyDeclaration
 from serving.families.litemedsam.family import DECLARATION as LITEMEDSAM
+from serving.families.medsam2.family import DECLARATION as MEDSAM2
 
 FAMILIES: Mapping[str, FamilyDeclaration] = {
     LITEMEDSAM.name: LITEMEDSAM,
     CLIP.name: CLIP,
     CHEXZERO.name: CHEXZERO,
+    MEDSAM2.name: MEDSAM2,
 }

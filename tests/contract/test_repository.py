@@ -13,6 +13,7 @@ REPOSITORY = CHECKOUT / "model_repository"
 BACKENDS = {"image_encoder": "openvino", "mask_decoder": "openvino"}
 OPTIONS = {
     "litemedsam": {},
+    "medsam2": {},
     "synthetic-cxr": {"image_size": 128, "embed_dim": 128},
     # ViT-B/32, which both projects publish; a checkpoint of other sizes gets its own when it is built.
     "clip": {"image_size": 224, "embed_dim": 512},

@@ -114,7 +114,7 @@ class PatchEmbed(nn.Module):
 
 
 class Hiera(nn.Module):
-    """image (B, 3, S, S) and `positions` -> the ends of the four stages, (B, S / 4, S / 4, C) down to (B, S / 32, S / 32, 8 C)."""
+    """image (B, 3, S, S) and `positions` -> the four stages' ends, (B, S / 4, S / 4, C) to (B, S / 32, S / 32, 8 C)."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class Lateral(nn.Module):
 class Neck(nn.Module):
     """The stages' ends -> three levels of 256 channels, at a quarter, an eighth and a sixteenth of the image's side.
 
-    Only the last is told of the one below it (`fpn_top_down_levels: [2, 3]`, nearest); the lowest is then left out (`scalp: 1`).
+    Only the last is told of the one below it (`fpn_top_down_levels: [2, 3]`, nearest); the lowest is left out (`scalp: 1`).
     """
 
     def __init__(self, sizes: Sizes) -> None:

@@ -47,7 +47,7 @@ class MedSam2(nn.Module):
 
 
 class Encode(nn.Module):
-    """image (B, 3, S, S), normalised -> Features: x (B, G * G, 256), s1 (B, 64, 2 G, 2 G), s0 (B, 32, 4 G, 4 G); G is S / 16."""
+    """image (B, 3, S, S) -> Features: x (B, G * G, 256), s1 (B, 64, 2 G, 2 G), s0 (B, 32, 4 G, 4 G); G is S / 16."""
 
     def __init__(self, model: MedSam2) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class Encode(nn.Module):
 
 
 class Decode(nn.Module):
-    """The decoder with what every decoding part ends with: logits, IoU, object pointers, presence score, a leading axis of 1."""
+    """The decoder with what every decoding part ends with: masks, IoU, object pointers, presence score."""
 
     def __init__(self, model: MedSam2) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class Decode(nn.Module):
 
 
 class Click(nn.Module):
-    """Features of one image, points (1, P, N, 2) and labels (1, P, N) -> as `Decode`. No memory: a picture, or the key slice."""
+    """Features, points (1, P, N, 2) and labels (1, P, N) -> as `Decode`. No memory: a picture, or the key slice."""
 
     def __init__(self, model: MedSam2) -> None:
         super().__init__()
@@ -145,8 +145,8 @@ class Point(nn.Module):
 class Track(nn.Module):
     """Features of the next slice and what is remembered of P objects -> as `Decode`.
 
-    memories (1, P, M, N, 64) with `places` (1, P, M): 0 the key slice, t a slice t steps ago. pointers (1, P, K, 256) with
-    `ages` (1, P, K): steps since, over the most that there can be (`max_obj_ptrs - 1`).
+    memories (1, P, M, N, 64) with `places` (1, P, M): 0 the key slice, t a slice t steps ago. pointers_given (1, P, K, 256)
+    with `ages` (1, P, K): steps since, over the most that there can be (`max_obj_ptrs - 1`).
     """
 
     image_positions: Tensor
@@ -177,10 +177,10 @@ class Track(nn.Module):
         self.register_buffer("sparse", nothing.detach())
 
     def forward(
-        self, x: Tensor, s1: Tensor, s0: Tensor, memories: Tensor, places: Tensor, pointers: Tensor, ages: Tensor
+        self, x: Tensor, s1: Tensor, s0: Tensor, memories: Tensor, places: Tensor, pointers_given: Tensor, ages: Tensor
     ) -> tuple[Tensor, ...]:
         """See the class."""
-        memories, pointers = memories.squeeze(0), pointers.squeeze(0)
+        memories, pointers = memories.squeeze(0), pointers_given.squeeze(0)
         prompts = memories.shape[0]
         times = self.times[places.squeeze(0)].unsqueeze(2) + self.memory_positions
         aged = self.time(sine.line(ages.squeeze(0), self.divisors))

@@ -14,6 +14,7 @@ from serving.errors import SetupError
 
 POSITIONS = "image_encoder.trunk.pos_embed"
 HUGGING_FACE = "vision_encoder.backbone.pos_embed"
+GAUSSIAN = "pe_layer.positional_encoding_gaussian_matrix"
 IGNORED = ("shared_image_embedding.positional_embedding",)
 """A second copy of the prompt encoder's."""
 
@@ -21,7 +22,10 @@ RENAMED = (
     (r"^vision_encoder\.backbone\.", "image_encoder.trunk."),
     (r"^vision_encoder\.neck\.convs\.(\d)\.", r"image_encoder.neck.convs.\1.conv."),
     (r"patch_embed\.projection\.", "patch_embed.proj."),
-    (r"^prompt_encoder\.shared_embedding\.positional_embedding$", "sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"),
+    (
+        r"^prompt_encoder\.shared_embedding\.positional_embedding$",
+        "sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix",
+    ),
     (r"^prompt_encoder\.mask_embed\.conv1\.", "sam_prompt_encoder.mask_downscaling.0."),
     (r"^prompt_encoder\.mask_embed\.layer_norm1\.", "sam_prompt_encoder.mask_downscaling.1."),
     (r"^prompt_encoder\.mask_embed\.conv2\.", "sam_prompt_encoder.mask_downscaling.3."),
@@ -58,8 +62,8 @@ RENAMED = (
 def load(state: Mapping[str, Tensor], image_size: int = 512) -> MedSam2:
     """The model of a checkpoint of either layout, in eval mode. Wrappers (`model`, `module.`) are taken off.
 
-    The trunk's channels and blocks are told from its shapes; `image_size`, which no tensor shows, is MedSAM2's. Raises SetupError
-    that names the first keys or shapes that differ.
+    The trunk's channels and blocks are told from its shapes; `image_size`, which no tensor shows, is MedSAM2's. Raises
+    SetupError that names the first keys or shapes that differ.
     """
     inner = state.get("model", state)
     if not isinstance(inner, Mapping):

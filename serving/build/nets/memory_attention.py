@@ -1,7 +1,7 @@
 """SAM 2's memory attention, with the original state-dict keys: an image asks the memories of earlier slices.
 
-Structure of facebookresearch/sam2, `modeling/memory_attention.py` and `RoPEAttention` of `modeling/sam/transformer.py`: one head,
-rotary positions on queries and on the memories' keys, none on the object pointers'.
+Structure of facebookresearch/sam2, `modeling/memory_attention.py` and `RoPEAttention` of `modeling/sam/transformer.py`: one
+head, rotary positions on queries and on the memories' keys, none on the object pointers'.
 """
 
 from __future__ import annotations

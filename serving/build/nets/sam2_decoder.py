@@ -1,7 +1,7 @@
 """SAM 2's mask decoder: SAM's with a token that says whether the object is there, and with the image at finer levels.
 
-Structure of facebookresearch/sam2, `modeling/sam/mask_decoder.py`. The feed-forwards of its transformer are `lin1`, `lin2` here as
-in SAM's; `medsam2_layout` renames upstream's `layers.0`, `layers.1`.
+Structure of facebookresearch/sam2, `modeling/sam/mask_decoder.py`. The feed-forwards of its transformer are `lin1`, `lin2` here
+as in SAM's; `medsam2_layout` renames upstream's `layers.0`, `layers.1`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from serving.build.nets.sam import MASKS, WIDTH, TwoWayTransformer
 
 
 class MaskDecoder(nn.Module):
-    """Image, positions, prompt tokens and finer levels -> the logits of four masks, their IoU, their tokens, a presence score."""
+    """Image, positions, prompt tokens and finer levels -> logits, IoU and tokens of four masks, and a presence score."""
 
     def __init__(self) -> None:
         super().__init__()

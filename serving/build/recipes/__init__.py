@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from serving.build.parts import Parts
 
-RECIPES = {"litemedsam": "litemedsam", "clip": "clip", "chexzero": "chexzero"}
+RECIPES = {"litemedsam": "litemedsam", "clip": "clip", "chexzero": "chexzero", "medsam2": "medsam2"}
 """Family -> module of this package."""
 
 

@@ -44,6 +44,7 @@ def specs(manifest: Manifest) -> dict[str, EngineSpec]:
     grid = side // 16
     held = features(manifest)
     logits = TensorSpec("logits", "float32", (-1, 1, 4 * grid, 4 * grid))
+    mask = TensorSpec("mask", "float32", (-1, 1, side, side))
     decoded = (
         TensorSpec("masks", "float32", (-1, 4, 4 * grid, 4 * grid)),
         TensorSpec("ious", "float32", (-1, 4)),
@@ -67,9 +68,7 @@ def specs(manifest: Manifest) -> dict[str, EngineSpec]:
         "image_encoder": EngineSpec(encoder, (TensorSpec("image", "float32", (3, side, side)),), (), writes=held),
         "mask_decoder": spec("mask_decoder", (POINTS, LABELS)),
         "mask_refiner": spec("mask_refiner", (POINTS, LABELS, logits)),
-        "mask_pointer": spec(
-            "mask_pointer", (TensorSpec("mask", "float32", (-1, 1, side, side)),), (TensorSpec("pointer", "float32", (-1, WIDTH)),)
-        ),
+        "mask_pointer": spec("mask_pointer", (mask,), (TensorSpec("pointer", "float32", (-1, WIDTH)),)),
         "mask_tracker": spec("mask_tracker", remembered),
         "memory_encoder": spec(
             "memory_encoder",

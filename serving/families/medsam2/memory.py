@@ -29,8 +29,8 @@ class Sighting(NamedTuple):
 class Remembered(NamedTuple):
     """What the next slice is asked with, one object's row.
 
-    `memories` (M, N, 64) at `places` (M,): 0 the key slice, t the slice t steps ago. `pointers` (K, 256) with `ages` (K,): steps
-    since, over the most that there can be.
+    `memories` (M, N, 64) at `places` (M,): 0 the key slice, t the slice t steps ago. `pointers` (K, 256) with `ages` (K,):
+    steps since, over the most that there can be.
     """
 
     memories: Floats
@@ -41,7 +41,7 @@ class Remembered(NamedTuple):
 
 @dataclass(eq=False)
 class Track:
-    """One object in one direction. `key`: its key slice; `slices`: how many there are to follow it on, the key slice included."""
+    """One object in one direction. `key`: its key slice; `slices`: how many it may lie on, that one included."""
 
     key: int
     slices: int
@@ -49,7 +49,7 @@ class Track:
     seen: dict[int, Sighting] = field(default_factory=dict)
 
     def remembered(self, index: int) -> Remembered:
-        """What is remembered at a slice: the key slice, then the oldest to the latest mask; the key's pointer, then the latest."""
+        """What is remembered at a slice: the key slice, then the oldest mask to the latest; the key's pointer, then the latest."""
         step = 1 if index > self.key else -1
         masks = [t for t in range(RECENT_MASKS, 0, -1) if index - t * step in self.seen]
         most = min(self.slices, MOST_POINTERS)

@@ -17,7 +17,7 @@ HOLE_PX, HOLE_LOGIT = 8, 0.1
 
 
 def steady(masks: Floats, ious: Floats) -> int:
-    """Which of four masks (4, S, S), IoU (4,), answers an unambiguous prompt: the first if it is stable, else the best candidate.
+    """Which of four masks (4, S, S), IoU (4,), answers one unambiguous prompt: the first if stable, else the best candidate.
 
     Stable: its areas at logits +0.05 and -0.05 differ by at most 2 % (`_dynamic_multimask_via_stability`).
     """

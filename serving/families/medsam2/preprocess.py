@@ -1,4 +1,4 @@
-"""Pixels -> the image encoder's input, and a user's mask -> the model frame, as bowang-lab/MedSAM2's `medsam2_infer_3D_CT.py`."""
+"""Pixels -> the image encoder's input, a user's mask -> the model frame: bowang-lab/MedSAM2, `medsam2_infer_3D_CT.py`."""
 
 from __future__ import annotations
 

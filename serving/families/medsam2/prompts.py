@@ -24,8 +24,8 @@ Token = tuple[float, float, int]
 class Group:
     """Objects that share a decoder call.
 
-    `objects`: their indices in the request. `points`: (P, N, 2) float32, (x, y) pixels of the model frame, before SAM's shift of
-    half a pixel. `labels`: (P, N) int64. `logits`: (P, 1, S, S) float32, or None.
+    `objects`: their indices in the request. `points`: (P, N, 2) float32, (x, y) pixels of the model frame, before SAM's shift
+    of half a pixel. `labels`: (P, N) int64. `logits`: (P, 1, S, S) float32, or None.
     """
 
     objects: tuple[int, ...]

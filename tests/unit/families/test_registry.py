@@ -6,7 +6,7 @@ from tests.unit.families import fixtures, towers
 
 
 def test_every_family_under_its_own_name():
-    assert set(FAMILIES) == {"litemedsam", "clip", "chexzero"}
+    assert set(FAMILIES) == {"litemedsam", "clip", "chexzero", "medsam2"}
     assert all(name == declaration.name for name, declaration in FAMILIES.items())
 
 

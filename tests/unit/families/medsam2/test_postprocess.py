@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from serving.domain.image import Image, Frame
+from serving.domain.image import Frame, Image
 from serving.families.medsam2.memory import to_bfloat16
 from serving.families.medsam2.postprocess import ABSENT, best, binary_mask, filled, shown, steady
 from serving.families.medsam2.preprocess import prepare, prepare_mask
@@ -31,7 +31,8 @@ def test_holes_of_eight_pixels_are_filled_and_larger_ones_are_not():
 
 def test_an_absent_object_shows_nothing():
     logits = np.full((4, 4), 3, np.float32)
-    assert (shown(logits, 0.0) == ABSENT).all() and shown(logits, 0.1) is logits
+    assert (shown(logits, 0.0) == ABSENT).all()
+    assert shown(logits, 0.1) is logits
     assert not binary_mask(shown(logits, -1), (7, 9)).any()
 
 
@@ -61,7 +62,8 @@ def test_a_picture_is_squashed_and_normalised():
     gray = np.zeros((40, 80), np.uint8)
     gray[:, 40:] = 255
     found = prepare(Image(gray, Frame((80, 40))), 64)
-    assert found.shape == (1, 3, 64, 64) and found.dtype == np.float32
+    assert found.shape == (1, 3, 64, 64)
+    assert found.dtype == np.float32
     assert found[0, :, 0, 0] == pytest.approx(-np.array([0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225], rel=1e-6)
     assert found[0, :, 0, -1] == pytest.approx((1 - np.array([0.485, 0.456, 0.406])) / [0.229, 0.224, 0.225], rel=1e-6)
     colour = prepare(Image(np.repeat(gray[..., None], 3, axis=2), Frame((80, 40))), 64)
@@ -73,4 +75,5 @@ def test_a_users_mask_is_squashed_too():
     mask[10:30, 20:60] = True
     found = prepare_mask(mask, 64)
     assert set(np.unique(found)) == {0, 1}
-    assert found[16:48, 16:48].all() and found.sum() == 32 * 32
+    assert found[16:48, 16:48].all()
+    assert found.sum() == 32 * 32

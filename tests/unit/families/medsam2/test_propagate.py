@@ -20,7 +20,7 @@ SLICES = 10
 SIZE_PX = (SIDE, SIDE)
 BOX = Box(20, 30, 90, 100)
 FLIPS = 1e-3
-"""Share of pixels that may differ: memories are rounded to bfloat16, where a float32's last bit may decide, and that is carried on."""
+"""Share of pixels that may differ: memories are rounded to bfloat16, where a float32's last bit may decide."""
 
 
 @pytest.fixture(scope="module")
