@@ -129,6 +129,33 @@ class FeaturesSettings(Section):
     """Name of the arena's file in /dev/shm, where another program owns it. Empty: make one."""
 
 
+class VolumeSettings(Section):
+    """Whole volumes: what one may be, and the jobs that work on them on this node."""
+
+    max_body_bytes: int = Field(default=256 * 1024 * 1024, gt=0)
+    """Largest body of a call that brings a volume."""
+    max_voxels: int = Field(default=256 * 1024 * 1024, gt=0)
+    """Most voxels, told from the headers before anything is decoded. A CT of 512 x 512 x 300 has 79 million."""
+    memory_bytes: int = Field(default=1024 * 1024 * 1024, gt=0)
+    """Memory that one volume may take while it is worked on: its samples, what they are unpacked from, and the label map."""
+    max_files: int = Field(default=4096, gt=0)
+    """Most files of one series."""
+    kept_features_bytes: int = Field(default=1024 * 1024 * 1024, ge=0)
+    """Features of slices that a job needs twice, kept beside the arena, bytes a job; others are encoded twice."""
+    max_running: int = Field(default=2, ge=1)
+    """Jobs that work at a time on this node; one more is refused with 503 and Retry-After."""
+    max_jobs: int = Field(default=64, ge=1)
+    """Jobs that are remembered on this node; the oldest that are done make room."""
+    max_result_bytes: int = Field(default=1024 * 1024 * 1024, gt=0)
+    """Room for the results of all jobs of this node; the oldest make room."""
+    ttl_s: float = Field(default=1800.0, gt=0)
+    """How long a job that is done is remembered with its result, seconds."""
+    deadline_s: float = Field(default=1800.0, gt=0)
+    """Longest time that a job may take; a request may ask for less."""
+    spool: Path | None = None
+    """Where jobs and results lie, a folder of this node that all its replicas see. None: the run directory of `medserve up`."""
+
+
 class TritonSettings(Section):
     """The Triton server of this node."""
 
@@ -165,6 +192,7 @@ class Settings(Section):
     router: RouterSettings = RouterSettings()
     pools: PoolsSettings = PoolsSettings()
     features: FeaturesSettings = FeaturesSettings()
+    volumes: VolumeSettings = VolumeSettings()
     triton: TritonSettings = TritonSettings()
     repository: RepositorySettings = RepositorySettings()
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from serving.domain.image import EncodedImage, ImageHandle, ImageSource
 from serving.domain.prompt import Labels, ObjectPrompt
+from serving.domain.volume import SegmentVolume
 from serving.errors import Fault, Kind
 
 
@@ -119,7 +120,7 @@ class Embed:
             raise Fault(Kind.INVALID, "a text is blank", param="texts")
 
 
-Task = Segment | Encode | Lookup | Classify | Embed
+Task = Segment | Encode | Lookup | Classify | Embed | SegmentVolume
 
 
 @dataclass(frozen=True)
@@ -147,3 +148,5 @@ def images_of(task: Task) -> tuple[ImageSource, ...]:
             return (task.handle,)
         case Classify() | Embed():
             return task.images
+        case SegmentVolume():
+            return ()

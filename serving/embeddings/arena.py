@@ -87,6 +87,10 @@ class Arena:
             record["used_ns"] = slots.now_ns()
             record["state"] = READY
 
+    def view(self, slot: Slot) -> Any:
+        """The bytes (slot_bytes,) uint8 of a slot that the caller pins: Features are read or written there in place."""
+        return self._slots.view(slot.index)
+
     def drop(self, slot: Slot) -> None:
         """Forget what lies in a slot. Who pins it works on; its room is free when they are done."""
         with self._slots.locked() as table:

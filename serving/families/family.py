@@ -10,9 +10,11 @@ from typing import Any, Protocol
 from serving.domain.answer import Answer
 from serving.domain.image import EncodedImage, Image
 from serving.domain.request import Request
+from serving.domain.volume import EncodedVolume, VolumeAnswer, VolumeEvent
 from serving.embeddings.store import FeaturesStore
 from serving.embeddings.vectors import VectorStore
 from serving.engines.engine import Engine, EngineSpec
+from serving.imaging.volume import Volume
 from serving.manifest import EngineRecord, Manifest
 from serving.telemetry.stages import Stages
 
@@ -26,7 +28,8 @@ class Tools:
 
     `engine`: opens the engine of a spec and a built record. `decode`: bytes -> pixels, blocking. `run`: runs a blocking
     function in the pool's threads. `store`: the node's Features, in the pools that keep them. `vectors`: this replica's image
-    vectors, in the pools that compare.
+    vectors, in the pools that compare. `read_volume`: a volume as sent -> voxels, blocking.
+    `kept_features_bytes`: what one volume's Features may take beside the arena.
     """
 
     engine: Callable[[EngineSpec, EngineRecord], Engine]
@@ -34,6 +37,8 @@ class Tools:
     run: Callable[[Callable[[], Any]], Awaitable[Any]]
     store: FeaturesStore | None = None
     vectors: VectorStore = field(default_factory=partial(VectorStore, VECTORS_BYTES, VECTORS_TTL_S))
+    read_volume: Callable[[EncodedVolume], Volume] | None = None
+    kept_features_bytes: int = 0
 
 
 class Family(Protocol):
@@ -46,6 +51,18 @@ class Family(Protocol):
 
     async def answer(self, request: Request, stages: Stages) -> Answer:
         """Answer a request whose task this family's pool takes. Raises Fault."""
+        ...
+
+
+class VolumeFamily(Family, Protocol):
+    """A model that also answers `SegmentVolume`: its declaration's `tasks` hold it."""
+
+    async def answer_volume(
+        self, request: Request, stages: Stages, tell: Callable[[VolumeEvent], Awaitable[None]]
+    ) -> VolumeAnswer:
+        """The masks of a whole volume. `tell` is given VolumeAccepted once the volume is read and its prompts fit, then one
+        VolumeProgress a slice, in the order of the work. Raises Fault; for a wrong request before VolumeAccepted.
+        """
         ...
 
 

@@ -56,6 +56,14 @@ def read(data: bytes, view: View, limits: LimitSettings) -> Image:
     return Image(np.ascontiguousarray(pixels), frame)
 
 
+def stored(dataset: Dataset, index: int) -> tuple[npt.NDArray[Any], str]:
+    """One frame's stored values (rows, columns[, 3]) in native byte order, and its colour space. Raises Fault."""
+    if dataset.file_meta.TransferSyntaxUID.is_compressed:
+        frames, samples = int(dataset.get("NumberOfFrames") or 1), int(dataset.get("SamplesPerPixel") or 1)
+        _check_codestream(dataset, index, max(1, frames), max(1, samples))
+    return _decompress(dataset, index)
+
+
 def _check(dataset: Dataset, view: View, limits: LimitSettings) -> int:
     """Hold the header against the limits; give the index of the frame."""
     rows, columns = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)

@@ -31,7 +31,8 @@ KEYWORDS = (
     *("NumberOfFrames", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
     *("PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
     *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"),
-    *("PixelSpacing", "ImagerPixelSpacing", "ImageOrientationPatient"),
+    *("PixelSpacing", "ImagerPixelSpacing", "ImageOrientationPatient", "ImagePositionPatient", "SpacingBetweenSlices"),
+    "SeriesInstanceUID",
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *_PALETTE,
     *("ExtendedOffsetTable", "ExtendedOffsetTableLengths", "FloatPixelData", "DoubleFloatPixelData", "PixelData"),
@@ -63,6 +64,19 @@ def parse(data: bytes, limits: LimitSettings) -> Dataset:
             dataset, ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
         )
     return dataset
+
+
+def header(data: bytes, limits: LimitSettings) -> Dataset:
+    """The same without pixels, which are not read; only deflated data sets are read whole. Raises as `parse`."""
+    marked = data[128:_PREAMBLE_BYTES] == b"DICM"
+    stream = BytesIO(data)
+    stream.seek(_PREAMBLE_BYTES if marked else 0)
+    meta = read_dataset(stream, is_implicit_VR=False, is_little_endian=True, stop_when=_beyond_meta)
+    if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        return parse(data, limits)
+    keywords = [keyword for keyword in KEYWORDS if not keyword.endswith("PixelData")]
+    found: Dataset = dcmread(BytesIO(data), force=not marked, specific_tags=keywords, stop_before_pixels=True)
+    return found
 
 
 def _tag(keyword: str) -> int:

@@ -13,7 +13,7 @@ from nibabel.nifti2 import Nifti2Header
 from serving.errors import Fault, Kind
 from serving.imaging.bounds import check_decoded, inflate, invalid, malformed
 from serving.imaging.kinds import Format, sniff
-from serving.imaging.volume import Volume, three_axes
+from serving.imaging.volume import Check, Volume, three_axes
 from serving.settings import LimitSettings
 
 _GZIP_WBITS = 31
@@ -22,8 +22,10 @@ _MM_A_UNIT = {"mm": 1.0, "micron": 1e-3, "meter": 1e3, "unknown": 1.0}
 _RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 
 
-def read(data: bytes, limits: LimitSettings) -> Volume:
+def read(data: bytes, limits: LimitSettings, check: Check | None = None) -> Volume:
     """A .nii or .nii.gz file -> Volume, decompressed no further than its header says.
+
+    `check`: is given the header's shape and dtype before anything is decompressed.
 
     Raises Fault: UNSUPPORTED_MEDIA (gzip of something else, header without its data), MALFORMED, TOO_LARGE, INVALID
     (colour, complex or four-dimensional samples).
@@ -35,6 +37,11 @@ def read(data: bytes, limits: LimitSettings) -> Volume:
     dtype: np.dtype[Any] = header.get_data_dtype()
     if dtype.kind not in "uif" or dtype.itemsize > 8:
         raise invalid("the NIfTI file's samples are colours or complex numbers: send real samples of 64 bits at most")
+    if check is not None:
+        check(shape, dtype)
+        sizes = _header(start, repair=False)["pixdim"][1:4]
+        if not (np.isfinite(sizes) & (sizes != 0)).all():
+            raise invalid("the NIfTI header's pixdim is zero or not finite: write the voxel sizes in mm")
     offset = int(header["vox_offset"])
     if offset < 0:
         raise malformed("the NIfTI header's vox_offset must not be negative")
@@ -50,10 +57,12 @@ def read(data: bytes, limits: LimitSettings) -> Volume:
         1.0 if slope is None else float(slope),
         0.0 if intercept is None else float(intercept),
         *_geometry(header),
+        affine=_affine(header),
     )
 
 
-def _header(start: bytes) -> Any:
+def _header(start: bytes, repair: bool = True) -> Any:
+    """The header, told by its magic. nibabel's `repair` makes voxel sizes of 0 to 1, for pictures of a slice alone."""
     if sniff(start) is not Format.NIFTI:
         raise Fault(
             Kind.UNSUPPORTED_MEDIA, "the gzip file holds no NIfTI volume, the one kind that may be gzipped", param="image"
@@ -65,7 +74,7 @@ def _header(start: bytes) -> Any:
     second = start[4:7] == b"n+2"
     length = 540 if second else 348
     reader: Any = Nifti2Header if second else Nifti1Header
-    return reader.from_fileobj(BytesIO(start[:length].ljust(length + 4, b"\0")))
+    return reader.from_fileobj(BytesIO(start[:length].ljust(length + 4, b"\0")), check=repair)
 
 
 def _geometry(header: Any) -> tuple[tuple[float, float, float] | None, npt.NDArray[np.float64] | None]:
@@ -80,3 +89,10 @@ def _geometry(header: Any) -> tuple[tuple[float, float, float] | None, npt.NDArr
     if not known or not np.isfinite(lengths).all() or (lengths == 0).any():
         return spacing, None
     return spacing, ((columns / lengths).T * _RAS_TO_LPS).astype(np.float64)
+
+
+def _affine(header: Any) -> npt.NDArray[np.float64] | None:
+    """Voxel index -> mm in RAS: the sform, else the qform, else the voxel sizes alone; None where it is no geometry."""
+    affine = np.asarray(header.get_best_affine(), np.float64)[:3] * _MM_A_UNIT.get(header.get_xyzt_units()[0], 1.0)
+    degenerate = not np.isfinite(affine).all() or abs(np.linalg.det(affine[:, :3])) < 1e-12
+    return None if degenerate else affine

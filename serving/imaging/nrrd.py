@@ -13,7 +13,7 @@ from nrrd import read_header
 
 from serving.errors import Fault, Kind
 from serving.imaging.bounds import check_decoded, inflate, inflate_bzip2, invalid, malformed
-from serving.imaging.volume import Volume, three_axes
+from serving.imaging.volume import Check, Volume, three_axes
 from serving.settings import LimitSettings
 
 MAX_HEADER_BYTES = 1 << 20
@@ -38,8 +38,10 @@ _TO_LPS = {
 }
 
 
-def read(data: bytes, limits: LimitSettings) -> Volume:
+def read(data: bytes, limits: LimitSettings, check: Check | None = None) -> Volume:
     """A .nrrd file (raw, gzip or bzip2) -> Volume, decompressed no further than its header says.
+
+    `check`: is given the header's shape and dtype before anything is decompressed.
 
     Raises Fault: UNSUPPORTED_MEDIA (data in another file, other encodings), MALFORMED, TOO_LARGE, INVALID (more than three
     axes).
@@ -55,12 +57,15 @@ def read(data: bytes, limits: LimitSettings) -> Volume:
         raise malformed("the NRRD header's sizes do not match its dimension")
     shape = three_axes(sizes)
     dtype = _dtype(header)
+    if check is not None:
+        check(shape, dtype)
     needed = check_decoded(shape, dtype.itemsize, limits)
     plain = _plain(body, str(header["encoding"]).lower(), needed, limits)
     if len(plain) < needed:
         raise malformed("the NRRD file is cut short: it has fewer samples than its header says")
     samples = np.frombuffer(plain, dtype, int(np.prod(shape))).reshape(shape, order="F")
-    return Volume(samples.astype(dtype.newbyteorder("="), copy=False), 1.0, 0.0, *_geometry(header))
+    native = samples.astype(dtype.newbyteorder("="), copy=False)
+    return Volume(native, 1.0, 0.0, *_geometry(header), affine=_affine(header))
 
 
 def _split(data: bytes) -> tuple[bytes, memoryview]:
@@ -112,6 +117,20 @@ def _geometry(header: Any) -> tuple[tuple[float, float, float] | None, npt.NDArr
     if spacing is None or flip is None:
         return spacing, None
     return spacing, axes / lengths[:, None] * np.array(flip)
+
+
+def _affine(header: Any) -> npt.NDArray[np.float64] | None:
+    """Voxel index -> mm in RAS, or None where the header holds no directions in a space that is known."""
+    spacing, directions = _geometry(header)
+    if spacing is None or directions is None:
+        return None
+    flip = np.array(_TO_LPS[str(header["space"]).lower()])
+    origin = np.asarray(header.get("space origin", (0.0, 0.0, 0.0)), np.float64)
+    if origin.shape != (3,) or not np.isfinite(origin).all():
+        return None
+    lps = np.column_stack([(directions * np.array(spacing)[:, None]).T, origin * flip])
+    affine: npt.NDArray[np.float64] = lps * np.array([-1.0, -1.0, 1.0])[:, None]
+    return affine
 
 
 def _positive(lengths: list[float]) -> tuple[float, float, float] | None:

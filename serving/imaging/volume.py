@@ -10,18 +10,23 @@ the right (columns) and the higher one down (rows)::
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from serving.domain.image import Frame, Image, LinearWindow, View
+from serving.domain.image import Frame, Image, LinearWindow, View, Window
+from serving.domain.volume import VolumeFrame
 from serving.imaging import window
 from serving.imaging.bounds import check_picture, invalid
 from serving.imaging.levels import Levels
 from serving.imaging.view import choose
 from serving.settings import LimitSettings
+
+Check = Callable[[tuple[int, int, int], "np.dtype[Any]"], None]
+"""Raises Fault where a header's shape and dtype are more than is taken."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +34,7 @@ class Volume:
     """`samples`: (i, j, k), any real dtype, as stored. A value is samples * slope + intercept.
 
     `spacing_mm`: of the three axes, or None. `directions`: (3, 3), row n the unit vector of axis n in patient space, LPS, or
-    None.
+    None. `affine`: three rows of four, voxel index -> mm in RAS, or None. `stated`: the file's own window in those units.
     """
 
     samples: npt.NDArray[Any]
@@ -37,6 +42,16 @@ class Volume:
     intercept: float = 0.0
     spacing_mm: tuple[float, float, float] | None = None
     directions: npt.NDArray[np.float64] | None = None
+    affine: npt.NDArray[np.float64] | None = None
+    stated: Window | None = None
+    modality: str = ""
+
+    @property
+    def frame(self) -> VolumeFrame:
+        """Where the voxels lie."""
+        i, j, k = (int(n) for n in self.samples.shape)
+        rows = None if self.affine is None else tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in self.affine)
+        return VolumeFrame((i, j, k), self.spacing_mm, rows, self.modality)
 
     def values(self, samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Stored samples -> values in the file's units; the same dtype where the file scales nothing, else float64."""

@@ -16,6 +16,8 @@ from serving.domain.answer import Answer, Encoded, Mask, Masks
 from serving.domain.image import EncodedImage, Frame, ImageHandle
 from serving.domain.prompt import LOGITS_SIDE_PX, ObjectPrompt
 from serving.domain.request import Encode, Lookup, Request, Segment
+from serving.domain.volume import SegmentVolume, VolumeAnswer, VolumeObject
+from serving.embeddings.aside import Aside
 from serving.embeddings.keys import features_key, handle_of
 from serving.embeddings.shared import Shared
 from serving.embeddings.store import Features, FeaturesStore, Outcome, Subject
@@ -26,7 +28,11 @@ from serving.families.litemedsam import engines
 from serving.families.litemedsam.postprocess import binary_mask
 from serving.families.litemedsam.preprocess import PREPROCESSING_ID, SIDE_PX, ModelInput, prepare
 from serving.families.litemedsam.prompts import OBJECTS_A_CALL, Group, check, group
+from serving.families.litemedsam.volume import LiteMedSamSlices, Parts
+from serving.families.volume_answer import Tell
+from serving.families.volume_answer import answer as answer_volume
 from serving.imaging import masks
+from serving.imaging.volumes import Slices
 from serving.manifest import Manifest
 from serving.shm import Slot
 from serving.telemetry.stages import Stages
@@ -69,6 +75,16 @@ class LiteMedSam:
                 return self._say(self._handle(found, 0.0 if drop else self._store.ttl_s), stages, "hit")
             case _:
                 raise Fault(Kind.INVALID, f"{self._manifest.model} takes boxes, points or a mask", param="model")
+
+    async def answer_volume(self, request: Request, stages: Stages, tell: Tell) -> VolumeAnswer:
+        """Masks on every slice, as upstream's loop gives them. Raises Fault."""
+        aside = Aside(self._store.arena, self._tools.kept_features_bytes)
+        parts = Parts(self._image_encoder, self._mask_decoder, self._mask_refiner, aside)
+
+        def on_slices(slices: Slices, objects: tuple[VolumeObject, ...]) -> LiteMedSamSlices:
+            return LiteMedSamSlices(slices, objects, parts, self._tools, request, stages)
+
+        return await answer_volume(request, self._tools, self._info, stages, tell, on_slices)
 
     async def _segment(self, task: Segment, request: Request, stages: Stages) -> Answer:
         check(task.objects)
@@ -195,7 +211,7 @@ class Declaration:
 
     name = "litemedsam"
     pool = "adaptive"
-    tasks: frozenset[type] = frozenset({Segment, Encode, Lookup})
+    tasks: frozenset[type] = frozenset({Segment, Encode, Lookup, SegmentVolume})
 
     def specs(self, manifest: Manifest) -> Mapping[str, EngineSpec]:
         """part -> spec: image_encoder, mask_decoder, mask_refiner."""

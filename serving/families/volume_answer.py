@@ -1,0 +1,64 @@
+"""From a volume as sent to its file of masks, for every family that walks slices: read, check, walk, write."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from serving.domain.answer import ModelInfo
+from serving.domain.request import Request
+from serving.domain.volume import (
+    ClassNames,
+    SegmentVolume,
+    VolumeAccepted,
+    VolumeAnswer,
+    VolumeEvent,
+    VolumeObject,
+)
+from serving.errors import Fault, Kind, SetupError
+from serving.families.family import Tools
+from serving.families.volume_walk import SliceModel, Walk
+from serving.imaging.volume_file import Collector
+from serving.imaging.volumes import Slices
+from serving.telemetry.stages import Stages
+
+Tell = Callable[[VolumeEvent], Awaitable[None]]
+Open = Callable[[Slices, tuple[VolumeObject, ...]], SliceModel[Any, Any]]
+"""The model on one volume: its slices as pictures, and the objects that were checked against it."""
+
+
+async def answer(request: Request, tools: Tools, info: ModelInfo, stages: Stages, tell: Tell, open_model: Open) -> VolumeAnswer:
+    """Masks of all objects on all their slices. `tell` is given VolumeAccepted, then VolumeProgress. Raises Fault."""
+    task = request.task
+    if not isinstance(task, SegmentVolume) or tools.read_volume is None:
+        raise SetupError(f"model {info.name} was asked for a volume without the means to read one")
+    objects = _objects(task, info.name)
+    slices = await tools.run(partial(_open, task, tools, stages))
+    for item in objects:
+        item.within(slices.frame, task.axis)
+    walk = Walk(objects, slices.frame.slices(task.axis), open_model(slices, objects), tools.run, request.deadline)
+    collector = Collector(slices.frame, task.axis, len(objects), task.output)
+    await tell(VolumeAccepted(slices.frame, len(objects), walk.visits, info))
+    await walk.go(collector.add, tell)
+    data = await tools.run(partial(_write, collector, stages))
+    return VolumeAnswer(data, task.output, slices.frame, collector.objects(), info, dict(stages.seconds))
+
+
+def _objects(task: SegmentVolume, model: str) -> tuple[VolumeObject, ...]:
+    if isinstance(task.objects, ClassNames):
+        raise Fault(Kind.INVALID, f"{model} takes boxes, points or a mask on a key slice, not class names", param="classes")
+    return task.objects
+
+
+def _open(task: SegmentVolume, tools: Tools, stages: Stages) -> Slices:
+    assert tools.read_volume is not None
+    with stages.measure("decode"):
+        volume = tools.read_volume(task.volume)
+    with stages.measure("preprocess"):
+        return Slices(volume, task.volume.window, task.axis)
+
+
+def _write(collector: Collector, stages: Stages) -> bytes:
+    with stages.measure("serialise"):
+        return collector.file()
