@@ -1,15 +1,18 @@
 """A small seeded Sam2VideoModel of Hugging Face's, and MedSAM2's engines made of our modules with the same weights."""
 
+import math
 from functools import partial
 
+import numpy as np
 import torch
 from transformers import Sam2HieraDetConfig, Sam2VideoConfig, Sam2VideoModel, Sam2VisionConfig
 
+from serving import slots
 from serving.build.nets import medsam2
 from serving.build.recipes.medsam2 import EXPORTED
 from serving.engines.fake import FakeEngine
 from serving.families.medsam2 import engines
-from serving.manifest import Manifest
+from serving.manifest import EngineRecord, Manifest
 
 SIDE, WIDTH = 128, 8
 """Pixels of the square image, channels of the trunk's first stage; what is behind the trunk is of one size in every SAM 2."""
@@ -59,29 +62,61 @@ def _one_mask(asked, *given, multimask_output=False, **named):
 
 
 def record(side=SIDE):
-    """A record of a built model, without engines."""
-    options = {"image_size": side}
+    """A record of a built model."""
     return Manifest(
-        model="medsam2", family="medsam2", pool="adaptive", digest="d" * 64, source="", licence="", engines={}, options=options
+        model="medsam2",
+        family="medsam2",
+        pool="adaptive",
+        digest="d" * 64,
+        source="",
+        licence="",
+        engines={part: (EngineRecord(name=f"medsam2_{part}", digest="e" * 64),) for part in engines.PARTS},
+        options={"image_size": side},
     )
 
 
-def fakes(model, side=SIDE):
-    """part -> an engine that runs our module in PyTorch."""
-    held = {}
+class ArenaEngine(FakeEngine):
+    """A fake whose Features really lie in the arena's slots, where the backends put them. `arena`: a real, small one."""
 
-    def run(module, inputs, outputs, given):
+    arena = None
+
+    async def infer(self, inputs, deadline, *, slot=None, **more):
+        tensors = self.spec.writes or self.spec.reads
+        sizes = [4 * math.prod(each.shape) for each in tensors]
+        held = self.arena.view(slot)
+        views = {
+            each.name: held[start : start + size].view(np.float32).reshape(1, *each.shape)
+            for each, start, size in zip(tensors, slots.offsets(sizes), sizes, strict=False)
+        }
+        if self.spec.reads:
+            return await super().infer({**views, **inputs}, deadline, **more)
+        for name, value in (await super().infer(inputs, deadline, **more)).items():
+            views[name][:] = value
+        return {}
+
+
+def engine_of(kind, model, part, spec):
+    """An engine that runs our module in PyTorch."""
+    module = EXPORTED[part](model).eval()
+    inputs = [each.name for each in (*spec.reads, *spec.inputs)]
+    outputs = [each.name for each in (*spec.writes, *spec.outputs)]
+
+    def run(given):
         with torch.inference_mode():
             made = module(*(torch.from_numpy(given[name]) for name in inputs))
         made = made if isinstance(made, tuple) else (made,)
         return {name: value.numpy() for name, value in zip(outputs, made, strict=True)}
 
-    found = {}
-    for part, spec in engines.specs(record(side)).items():
-        inputs = [each.name for each in (*spec.reads, *spec.inputs)]
-        outputs = [each.name for each in (*spec.writes, *spec.outputs)]
-        found[part] = FakeEngine(spec, partial(run, EXPORTED[part](model).eval(), inputs, outputs), held=held)
+    return kind(spec, run)
+
+
+def fakes(model, side=SIDE):
+    """part -> engine, sharing what they hold."""
+    held = {}
+    found = {part: engine_of(FakeEngine, model, part, spec) for part, spec in engines.specs(record(side)).items()}
+    for each in found.values():
+        each.held = held
     return found
 
 
-__all__ = ["SIDE", "as_sam2_asks", "fakes", "hugging_face", "medsam2", "record"]
+__all__ = ["SIDE", "ArenaEngine", "as_sam2_asks", "engine_of", "fakes", "hugging_face", "medsam2", "record"]

@@ -1,4 +1,4 @@
-"""MedSAM2's answers: masks on one picture, as SAM 2's image predictor gives them, on Features that are made once."""
+"""MedSAM2's answers: masks on one picture, as SAM 2's image predictor gives them, and through a volume."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from serving.domain.answer import Answer, Encoded, Mask, Masks
 from serving.domain.image import EncodedImage, Frame, ImageHandle
 from serving.domain.prompt import LOGITS_SIDE_PX, ObjectPrompt
 from serving.domain.request import Encode, Lookup, Request, Segment
+from serving.domain.volume import SegmentVolume, VolumeAnswer, VolumeObject
+from serving.embeddings.aside import Aside
 from serving.embeddings.keys import features_key, handle_of
 from serving.embeddings.shared import Shared
 from serving.embeddings.store import Features, FeaturesStore, Outcome, Subject
@@ -26,7 +28,11 @@ from serving.families.medsam2 import engines
 from serving.families.medsam2.postprocess import binary_mask, steady
 from serving.families.medsam2.preprocess import prepare, preprocessing_id
 from serving.families.medsam2.prompts import OBJECTS_A_CALL, Group, check, group, to_travel
+from serving.families.medsam2.volume import MedSam2Slices
+from serving.families.volume_answer import Tell
+from serving.families.volume_answer import answer as answer_volume
 from serving.imaging import masks
+from serving.imaging.volumes import Slices
 from serving.manifest import Manifest
 from serving.shm import Slot
 from serving.telemetry.stages import Stages
@@ -69,6 +75,15 @@ class MedSam2:
                 return self._say(Encoded(found.handle, found.frame, 0.0 if drop else self._store.ttl_s), stages, "hit")
             case _:
                 raise Fault(Kind.INVALID, f"{self._manifest.model} takes boxes, points or a mask", param="model")
+
+    async def answer_volume(self, request: Request, stages: Stages, tell: Tell) -> VolumeAnswer:
+        """Masks on every slice, by propagation in both directions. Raises Fault."""
+        aside = Aside(self._store.arena, self._tools.kept_features_bytes)
+
+        def on_slices(slices: Slices, objects: tuple[VolumeObject, ...]) -> MedSam2Slices:
+            return MedSam2Slices(slices, objects, self._engines, aside, self._side_px, self._tools, request, stages)
+
+        return await answer_volume(request, self._tools, self._info, stages, tell, on_slices)
 
     async def _segment(self, task: Segment, request: Request, stages: Stages) -> Answer:
         check(task.objects)
@@ -188,7 +203,7 @@ class Declaration:
 
     name = "medsam2"
     pool = "adaptive"
-    tasks: frozenset[type] = frozenset({Segment, Encode, Lookup})
+    tasks: frozenset[type] = frozenset({Segment, Encode, Lookup, SegmentVolume})
 
     def specs(self, manifest: Manifest) -> Mapping[str, EngineSpec]:
         """part -> spec: `engines.PARTS`."""

@@ -49,7 +49,7 @@ class Track:
     seen: dict[int, Sighting] = field(default_factory=dict)
 
     def remembered(self, index: int) -> Remembered:
-        """What is remembered at a slice: the key slice and its pointer first, then masks oldest first, pointers latest first."""
+        """What is remembered at a slice: the key slice first, then masks from the oldest and pointers from the latest."""
         step = 1 if index > self.key else -1
         masks = [t for t in range(RECENT_MASKS, 0, -1) if index - t * step in self.seen]
         most = min(self.slices, MOST_POINTERS)
