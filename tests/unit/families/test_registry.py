@@ -1,6 +1,7 @@
 import pytest
 
 from serving.domain.request import Classify, Embed, Encode, Lookup, Segment
+from serving.families.medsam2.engines import PARTS
 from serving.families.registry import FAMILIES
 from tests.unit.families import fixtures, towers
 
@@ -19,6 +20,7 @@ def test_the_tasks_are_those_of_the_pool():
     ("name", "parts"),
     [
         ("litemedsam", {"image_encoder", "mask_decoder", "mask_refiner"}),
+        ("medsam2", set(PARTS)),
         ("clip", {"image_encoder", "text_encoder"}),
         ("chexzero", {"image_encoder", "text_encoder"}),
     ],
