@@ -16,9 +16,11 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
 from serving import slots
+from serving.domain.volume import SegmentVolume
 from serving.edge.fronts import Fronts
 from serving.edge.grpc import GrpcFront
 from serving.edge.http import build_app
+from serving.edge.jobs import Jobs
 from serving.embeddings.arena import Arena
 from serving.embeddings.store import FeaturesStore
 from serving.embeddings.vectors import VectorStore
@@ -28,6 +30,7 @@ from serving.engines.triton import TritonServer
 from serving.errors import SetupError
 from serving.families import registry
 from serving.families.family import Tools
+from serving.imaging import volumes
 from serving.imaging.decode import decode
 from serving.manifest import EngineRecord, Manifest, read_all
 from serving.pools.affinity import FALLBACK_REPLICAS
@@ -62,7 +65,9 @@ def served_models(settings: Settings) -> tuple[ServedModel, ...]:
     """The lines of `/v1/models`."""
     lines = []
     for manifest in manifests(settings):
-        prompts = dispatch.VISUAL if manifest.pool == "adaptive" else (*dispatch.TEXT, "image")
+        prompts: tuple[str, ...] = dispatch.VISUAL if manifest.pool == "adaptive" else (*dispatch.TEXT, "image")
+        if SegmentVolume in registry.FAMILIES[manifest.family].tasks:
+            prompts = (*prompts, dispatch.VOLUME)
         limits = registry.FAMILIES[manifest.family].limits(manifest)
         lines.append(ServedModel(manifest, prompts, limits))
     return tuple(lines)
@@ -110,7 +115,15 @@ def open_pool(settings: Settings, name: str, metrics: Metrics) -> Pool:
         return Line(triton.engine(spec, record), IN_FLIGHT if spec.reads or spec.writes else BATCHED_IN_FLIGHT)
 
     vectors = VectorStore(mine.vectors_bytes, settings.features.ttl_s)
-    tools = Tools(engine, partial(decode, limits=settings.limits), run, store, vectors)
+    tools = Tools(
+        engine,
+        partial(decode, limits=settings.limits),
+        run,
+        store,
+        vectors,
+        partial(volumes.read, limits=settings.limits, budget=settings.volumes),
+        settings.volumes.kept_features_bytes,
+    )
     families = {m.model: registry.FAMILIES[m.family].open(m, tools) for m in chosen}
     engines = sorted({(e.name, e.version) for m in chosen for parts in m.engines.values() for e in parts})
 
@@ -153,8 +166,9 @@ def _fronts(settings: Settings, clients: Mapping[str, PoolClient], metrics: Metr
     for name in clients:
         gates[name] = Gate(name, limits(pool_settings(settings, name), len(settings.auth.tokens)))
     brain = Router(clients, gates, served_models(settings), metrics)
-    http = build_app(brain, settings, observer=metrics, metrics=metrics.scrape, echo_request_id=False)
-    return Fronts(http, GrpcFront(brain, settings, observer=metrics))
+    jobs = Jobs(brain, settings.volumes, metrics)
+    http = build_app(brain, settings, observer=metrics, metrics=metrics.scrape, echo_request_id=False, jobs=jobs)
+    return Fronts(http, GrpcFront(brain, settings, observer=metrics, jobs=jobs))
 
 
 def build_application(settings: Settings) -> serve.Application:

@@ -1,8 +1,9 @@
-"""The commands that talk to a running server: segment, classify, embed. One line an error, exit status 1."""
+"""The commands that talk to a running server: segment, segment-volume, classify, embed. One line an error, exit status 1."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-from serving.client import Client, MedserveError, Segmentation
+from serving.client import Client, MedserveError, Progress, Segmentation
 from serving.client.overlay import write_masks
+from serving.client.volumes import OnProgress
 
 Url = Annotated[str, typer.Option("--url", envvar="MEDSERVE_URL", help="Where the server is.")]
 Token = Annotated[str | None, typer.Option("--token", envvar="MEDSERVE_TOKEN", help="Bearer token, where one is needed.")]
@@ -26,6 +28,7 @@ def add_client_commands(app: typer.Typer) -> None:
     app.command()(segment)
     app.command()(classify)
     app.command()(embed)
+    app.command("segment-volume")(segment_volume)
 
 
 def segment(
@@ -104,6 +107,71 @@ def embed(
     print(f"{found.vectors.shape[0]} vectors of {found.vectors.shape[1]} numbers from {found.model.name}")
     if output is not None:
         print(f"wrote {output}")
+
+
+def segment_volume(
+    volume: Annotated[list[Path], typer.Argument(help="NIfTI, NRRD, a ZIP or a folder of a DICOM series, or its files.")],
+    box: Annotated[list[str], typer.Option("--box", help="x0,y0,z0,x1,y1,z1, both slices included; one object each.")],
+    slice_: Annotated[int | None, typer.Option("--slice", help="The key slice of boxes x0,y0,x1,y1.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help=".nii.gz or .nrrd; anything else gets packed bits.")] = Path(
+        "mask.nii.gz"
+    ),
+    window: Annotated[str | None, typer.Option("--window", help="center,width in the volume's units.")] = None,
+    axis: Annotated[int, typer.Option("--axis", help="The array axis along which slices are counted.")] = 2,
+    model: ModelName = None,
+    as_json: AsJson = False,
+    url: Url = HERE,
+    token: Token = None,
+) -> None:
+    """Boxes in a volume -> a label map of the same geometry. Ctrl-C cancels."""
+    with _one_line_errors():
+        boxes = [_numbers(each, "x0,y0,z0,x1,y1,z1") for each in box]
+        given = _given(slice=slice_, window=_window(window), output=_volume_format(output), axis=axis)
+        with Client(url, token=token) as client, _progress_line() as progress:
+            source: Any = volume[0] if len(volume) == 1 else volume
+            found = client.segment_volume(source, boxes=boxes, progress=progress, model=model, **given)
+        found.save(output)
+    if as_json:
+        told = [vars(each) for each in found.objects]
+        print(json.dumps({"objects": told, "model": found.model.name, "format": found.format, "stages_ms": found.stages_ms}))
+        return
+    for each in found.objects:
+        where = "nowhere" if each.first is None else f"slices {each.first} to {each.last}"
+        print(f"object {each.object}  {each.voxels} voxels  {where}")
+    print(f"model {found.model.name}  " + _stages(found.stages_ms))
+    print(f"wrote {output}")
+
+
+@contextmanager
+def _progress_line() -> Iterator[OnProgress]:
+    """One line on standard error that counts the slices; nothing where that is no terminal but for the last."""
+    last = ""
+
+    def told(progress: Progress) -> None:
+        nonlocal last
+        last = f"medserve: slice {progress.slice}, {progress.done} of {progress.total}"
+        if sys.stderr.isatty():
+            print(f"\r{last}  ", end="", file=sys.stderr, flush=True)
+
+    try:
+        yield told
+    finally:
+        if last:
+            print("" if sys.stderr.isatty() else last, file=sys.stderr)
+
+
+def _window(text: str | None) -> dict[str, float] | None:
+    if text is None:
+        return None
+    numbers = _numbers(text, "center,width")
+    if len(numbers) != 2:
+        raise ValueError(f"{text} is not center,width")
+    return {"center": numbers[0], "width": numbers[1]}
+
+
+def _volume_format(path: Path) -> str:
+    name = path.name.lower()
+    return "nifti" if name.endswith(".nii.gz") else "nrrd" if name.endswith(".nrrd") else "packed"
 
 
 @contextmanager

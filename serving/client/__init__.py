@@ -2,7 +2,17 @@
 
 from serving.client.aio import AsyncClient, AsyncGrpcClient
 from serving.client.fault import MedserveError
-from serving.client.results import Classification, Embeddings, Frame, ImageHandle, Mask, Model, Segmentation
+from serving.client.results import (
+    Classification,
+    Embeddings,
+    Frame,
+    ImageHandle,
+    Mask,
+    Model,
+    Progress,
+    Segmentation,
+    VolumeSegmentation,
+)
 from serving.client.session import Session
 from serving.client.sync import Client, GrpcClient
 
@@ -18,6 +28,8 @@ __all__ = [
     "Mask",
     "MedserveError",
     "Model",
+    "Progress",
     "Segmentation",
     "Session",
+    "VolumeSegmentation",
 ]

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Self, Unpack
 
 import grpc
 import httpx
 
-from serving.client import calls, grpc_wire, http_wire
+from serving.client import calls, grpc_wire, http_wire, volumes
 from serving.client.calls import Call, ClassifyOptions, ImageInput, Options, R, SegmentOptions, ViewOptions
 from serving.client.fault import MedserveError, unreachable
-from serving.client.results import Classification, Embeddings, ImageHandle, Model, Segmentation
+from serving.client.results import Classification, Embeddings, ImageHandle, Model, Segmentation, VolumeSegmentation
+from serving.client.volumes import OnProgress, Stream, VolumeCall, VolumeInput, VolumeOptions
 from serving.edge.proto import inference_pb2 as pb
 
 
@@ -50,6 +53,38 @@ class AsyncMethods(ABC):
     ) -> Embeddings:
         """Vectors of images or of texts."""
         return await self._call(calls.embed(images, texts, **said))
+
+    async def segment_volume(
+        self, volume: VolumeInput, *, progress: OnProgress | None = None, **said: Unpack[VolumeOptions]
+    ) -> VolumeSegmentation:
+        """Objects in a volume -> their masks on every slice. `progress` is told each slice; what it raises cancels the job.
+
+        A lost connection is taken up again by the job's id. The result is forgotten on the server once it is here.
+        """
+        call = await asyncio.to_thread(volumes.call, volume, dict(said))
+        stream = Stream(progress, call.body.get("axis", 2))
+        try:
+            return await self._followed(call, stream)
+        finally:
+            if stream.job:
+                with suppress(MedserveError):
+                    await asyncio.shield(self._delete_volume(stream.job, {}))
+
+    async def _followed(self, call: VolumeCall, stream: Stream) -> VolumeSegmentation:
+        while True:
+            try:
+                return await self._volume(call, stream)
+            except MedserveError as error:
+                if not stream.may_resume(error):
+                    raise
+                await asyncio.sleep(volumes.RESUME_S)
+
+    @abstractmethod
+    async def _volume(self, call: VolumeCall, stream: Stream) -> VolumeSegmentation:
+        """One stream: begun, or taken up where it was."""
+
+    @abstractmethod
+    async def _delete_volume(self, job: str, options: Options) -> None: ...
 
     @abstractmethod
     async def models(self) -> tuple[Model, ...]:
@@ -111,6 +146,34 @@ class AsyncClient(AsyncMethods):
         """Close the connections."""
         await self._http.aclose()
 
+    async def _volume(self, call: VolumeCall, stream: Stream) -> VolumeSegmentation:
+        asked = http_wire.volume_request(self._http, call)
+        if stream.job:
+            asked = http_wire.volume_follow(self._http, stream.job, stream.seq)
+        try:
+            response = await self._http.send(asked, stream=True)
+            try:
+                if not response.is_success:
+                    await response.aread()
+                    http_wire.checked(response)
+                async for line in response.aiter_lines():
+                    stream.feed(json.loads(line))
+            finally:
+                await response.aclose()
+        except httpx.TimeoutException as exc:
+            raise MedserveError("deadline_exceeded", "no answer in time", 0) from exc
+        except httpx.HTTPError as exc:
+            raise unreachable(self._url) from exc
+        if not stream.done:
+            raise unreachable(self._url)
+        data = await self._send(self._http.build_request("GET", stream.done["result"]))
+        if not data.is_success:
+            http_wire.checked(data)
+        return stream.result(data.content, http_wire.volume_model(stream.done), asked.headers.get("x-request-id", ""))
+
+    async def _delete_volume(self, job: str, options: Options) -> None:
+        http_wire.checked(await self._send(self._http.build_request("DELETE", f"/v1/volumes/{job}")))
+
     async def _once(self, call: Call[R]) -> R:
         return http_wire.result(call, await self._send(http_wire.request(self._http, call)))
 
@@ -152,6 +215,27 @@ class AsyncGrpcClient(AsyncMethods):
     async def close(self) -> None:
         """Close the connections."""
         await self._channel.close(None)
+
+    async def _volume(self, call: VolumeCall, stream: Stream) -> VolumeSegmentation:
+        path, asked = grpc_wire.volume_rpc(call, stream.job, stream.seq)
+        method: Any = self._channel.unary_stream(path, grpc_wire.serialise, pb.VolumeEvent.FromString)
+        pieces, deadline_s = [], call.options.get("deadline_s")
+        given = method(asked, timeout=deadline_s, metadata=grpc_wire.metadata(call.options, self._token))
+        try:
+            async for event in given:
+                if event.piece:
+                    pieces.append(event.piece)
+                else:
+                    stream.feed(grpc_wire.volume_event(event))
+        except grpc.RpcError as exc:
+            raise grpc_wire.error(exc, self._address) from exc
+        finally:
+            given.cancel()
+        return stream.result(b"".join(pieces), stream.done["model"], stream.done["request_id"])
+
+    async def _delete_volume(self, job: str, options: Options) -> None:
+        request = pb.DeleteVolumeRequest(job=job)
+        await self._rpc(f"/{grpc_wire.SERVICE}/DeleteVolume", request, pb.DeleteVolumeResponse.FromString, options)
 
     async def _once(self, call: Call[R]) -> R:
         rpc = grpc_wire.rpc(call)

@@ -41,6 +41,20 @@ def packed(data: bytes, height: int, width: int) -> Bools:
     return np.unpackbits(rows, axis=1, count=width).astype(bool)
 
 
+def volumes(data: bytes, slices: int, rows: int, columns: int) -> tuple[Bools, ...]:
+    """Packed bits of several objects, each a length (8 bytes, little-endian) and a zlib stream.
+
+    Gives (slices, rows, columns) bool of each.
+    """
+    found, at = [], 0
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 8], "little")
+        bits = np.frombuffer(zlib.decompress(data[at + 8 : at + 8 + size]), np.uint8).reshape(slices, rows, -1)
+        found.append(np.unpackbits(bits, axis=2, count=columns).astype(bool))
+        at += 8 + size
+    return tuple(found)
+
+
 def png(data: bytes) -> Bools:
     """A 1-bit PNG -> (height, width). Needs Pillow."""
     from io import BytesIO
@@ -49,3 +63,20 @@ def png(data: bytes) -> Bools:
 
     with Image.open(BytesIO(data)) as image:
         return np.asarray(image.convert("1"), bool)
+
+
+def rle_of(mask: npt.NDArray[np.generic]) -> bytes:
+    """(height, width) bool -> COCO's compressed run lengths: see `rle`."""
+    flat = np.concatenate([[False], np.asarray(mask, bool).T.ravel(), [False]])
+    edges = np.flatnonzero(flat[1:] != flat[:-1])
+    runs = np.diff(np.concatenate([[0], edges, [flat.size - 2]]))
+    out = bytearray()
+    for n, run in enumerate(runs.tolist()):
+        value = run - (runs[n - 2] if n > 2 else 0)
+        while True:
+            group, value = value & 0x1F, value >> 5
+            more = value != -1 if group & 0x10 else value != 0
+            out.append((group | (0x20 if more else 0)) + 48)
+            if not more:
+                break
+    return bytes(out)

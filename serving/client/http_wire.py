@@ -12,6 +12,7 @@ import numpy as np
 from serving.client.calls import Call, Options, R
 from serving.client.fault import MedserveError
 from serving.client.results import Classification, Embeddings, Frame, ImageHandle, Mask, Model, Segmentation
+from serving.client.volumes import VolumeCall
 
 _DATA = {"png": "png", "packed": "packed"}
 _TIMEOUT_SLACK_S = 5.0
@@ -84,6 +85,27 @@ def checked(response: httpx.Response) -> dict[str, Any]:
         error.get("param"),
         error.get("request_id", ""),
     )
+
+
+def volume_request(client: httpx.Client | httpx.AsyncClient, call: VolumeCall) -> httpx.Request:
+    """The request that brings a volume: multipart, one part a file. Lines may be seconds apart, each is waited for alone."""
+    body = dict(call.body)
+    if call.options.get("model"):
+        body["model"] = call.options["model"]
+    kind = call.media_type or "application/octet-stream"
+    files: list[tuple[str, Any]] = [("volume", ("volume", each, kind)) for each in call.files]
+    files.append(("request", (None, _json(body), "application/json")))
+    return client.build_request("POST", "/v1/volumes/segment", headers=headers(call.options), files=files)
+
+
+def volume_follow(client: httpx.Client | httpx.AsyncClient, job: str, after: int) -> httpx.Request:
+    """The request that takes a job's events up again."""
+    return client.build_request("GET", f"/v1/volumes/{job}", params={"after": after})
+
+
+def volume_model(done: dict[str, Any]) -> Model:
+    """Who answered, of a job's last event."""
+    return model(done["model"])
 
 
 def result(call: Call[R], response: httpx.Response) -> R:

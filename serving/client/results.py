@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from os import PathLike
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -95,6 +97,60 @@ class ImageHandle(Answer):
     image_id: str
     frame: Frame
     expires_in_s: float
+
+
+@dataclass(frozen=True)
+class VolumeFrame:
+    """`size`: voxels along i, j, k. `affine`: three rows of four, voxel index -> mm in RAS; None where the file has none."""
+
+    size: tuple[int, ...]
+    spacing_mm: tuple[float, ...] | None
+    affine: tuple[tuple[float, ...], ...] | None
+    modality: str
+
+
+@dataclass(frozen=True)
+class FoundObject:
+    """One object of a volume: `voxels` in all, the first and last slice that show it, or None."""
+
+    object: int
+    voxels: int
+    first: int | None
+    last: int | None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One slice is done: `done` of `total` visits; `slice`: its number."""
+
+    job: str
+    done: int
+    total: int
+    slice: int
+
+
+@dataclass(frozen=True)
+class VolumeSegmentation(Answer):
+    """The masks of a volume. `data`: the whole file of `format` (nifti, nrrd or packed), in the volume's own geometry."""
+
+    job: str
+    data: bytes
+    format: str
+    objects: tuple[FoundObject, ...]
+    frame: VolumeFrame
+    axis: int = 2
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the file."""
+        Path(path).write_bytes(self.data)
+
+    @property
+    def masks(self) -> tuple[npt.NDArray[np.bool_], ...]:
+        """Of a packed answer: (slices, rows, columns) bool of each object. Raises ValueError for the others: save them."""
+        if self.format != "packed":
+            raise ValueError(f"this answer is a {self.format} file: save it, or ask for the output packed")
+        columns, rows = (n for each, n in enumerate(self.frame.size) if each != self.axis)
+        return decode.volumes(self.data, self.frame.size[self.axis], rows, columns)
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import closing, suppress
 from typing import Any, Self, Unpack
 
 import grpc
 import httpx
 
-from serving.client import calls, grpc_wire, http_wire
+from serving.client import calls, grpc_wire, http_wire, volumes
 from serving.client.calls import Call, ClassifyOptions, ImageInput, Options, R, SegmentOptions, ViewOptions
 from serving.client.fault import MedserveError, unreachable
-from serving.client.results import Classification, Embeddings, ImageHandle, Model, Segmentation
+from serving.client.results import Classification, Embeddings, ImageHandle, Model, Segmentation, VolumeSegmentation
 from serving.client.session import Session
+from serving.client.volumes import OnProgress, Stream, VolumeCall, VolumeInput, VolumeOptions
 from serving.edge.proto import inference_pb2 as pb
 
 
@@ -51,6 +54,44 @@ class Methods(ABC):
     ) -> Embeddings:
         """Vectors of images or of texts."""
         return self._call(calls.embed(images, texts, **said))
+
+    def segment_volume(
+        self, volume: VolumeInput, *, progress: OnProgress | None = None, **said: Unpack[VolumeOptions]
+    ) -> VolumeSegmentation:
+        """Objects in a volume -> their masks on every slice. `progress` is told each slice; what it raises cancels the job.
+
+        A lost connection is taken up again by the job's id. The result is forgotten on the server once it is here.
+        """
+        call = volumes.call(volume, dict(said))
+        stream = Stream(progress, call.body.get("axis", 2))
+        try:
+            found = self._followed(call, stream)
+        except BaseException:
+            self._forget(stream)
+            raise
+        self._forget(stream)
+        return found
+
+    def _followed(self, call: VolumeCall, stream: Stream) -> VolumeSegmentation:
+        while True:
+            try:
+                return self._volume(call, stream)
+            except MedserveError as error:
+                if not stream.may_resume(error):
+                    raise
+                time.sleep(volumes.RESUME_S)
+
+    def _forget(self, stream: Stream) -> None:
+        if stream.job:
+            with suppress(MedserveError):
+                self._delete_volume(stream.job, {})
+
+    @abstractmethod
+    def _volume(self, call: VolumeCall, stream: Stream) -> VolumeSegmentation:
+        """One stream: begun, or taken up where it was."""
+
+    @abstractmethod
+    def _delete_volume(self, job: str, options: Options) -> None: ...
 
     @abstractmethod
     def models(self) -> tuple[Model, ...]:
@@ -112,6 +153,32 @@ class Client(Methods):
         """Close the connections."""
         self._http.close()
 
+    def _volume(self, call: VolumeCall, stream: Stream) -> VolumeSegmentation:
+        asked = http_wire.volume_request(self._http, call)
+        if stream.job:
+            asked = http_wire.volume_follow(self._http, stream.job, stream.seq)
+        try:
+            response = self._http.send(asked, stream=True)
+            with closing(response):
+                if not response.is_success:
+                    response.read()
+                    http_wire.checked(response)
+                for line in response.iter_lines():
+                    stream.feed(json.loads(line))
+        except httpx.TimeoutException as exc:
+            raise MedserveError("deadline_exceeded", "no answer in time", 0) from exc
+        except httpx.HTTPError as exc:
+            raise unreachable(self._url) from exc
+        if not stream.done:
+            raise unreachable(self._url)
+        data = self._send(self._http.build_request("GET", stream.done["result"]))
+        if not data.is_success:
+            http_wire.checked(data)
+        return stream.result(data.content, http_wire.volume_model(stream.done), asked.headers.get("x-request-id", ""))
+
+    def _delete_volume(self, job: str, options: Options) -> None:
+        http_wire.checked(self._send(self._http.build_request("DELETE", f"/v1/volumes/{job}")))
+
     def _once(self, call: Call[R]) -> R:
         return http_wire.result(call, self._send(http_wire.request(self._http, call)))
 
@@ -156,6 +223,24 @@ class GrpcClient(Methods):
     def close(self) -> None:
         """Close the connections."""
         self._channel.close()
+
+    def _volume(self, call: VolumeCall, stream: Stream) -> VolumeSegmentation:
+        path, asked = grpc_wire.volume_rpc(call, stream.job, stream.seq)
+        method = self._channel.unary_stream(path, grpc_wire.serialise, pb.VolumeEvent.FromString)
+        pieces, deadline_s = [], call.options.get("deadline_s")
+        try:
+            for event in method(asked, timeout=deadline_s, metadata=grpc_wire.metadata(call.options, self._token)):
+                if event.piece:
+                    pieces.append(event.piece)
+                else:
+                    stream.feed(grpc_wire.volume_event(event))
+        except grpc.RpcError as exc:
+            raise grpc_wire.error(exc, self._address) from exc
+        return stream.result(b"".join(pieces), stream.done["model"], stream.done["request_id"])
+
+    def _delete_volume(self, job: str, options: Options) -> None:
+        request = pb.DeleteVolumeRequest(job=job)
+        self._rpc(f"/{grpc_wire.SERVICE}/DeleteVolume", request, pb.DeleteVolumeResponse.FromString, options)
 
     def _once(self, call: Call[R]) -> R:
         rpc = grpc_wire.rpc(call)

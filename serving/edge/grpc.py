@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-import grpc
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 
@@ -24,6 +23,10 @@ from serving.edge.caller import Caller
 from serving.edge.desk import Desk, Exchange, Observer, off_loop
 from serving.edge.grpc_handlers import INFERENCE, REMAINING_S, add_health_servicer, add_inference_servicer
 from serving.edge.grpc_session import Session
+from serving.edge.grpc_status import finish as _finish
+from serving.edge.grpc_status import headers as _headers
+from serving.edge.grpc_volumes import GrpcVolumes
+from serving.edge.jobs import Jobs, volume_deadlines
 from serving.edge.proto import inference_pb2 as pb
 from serving.errors import Fault, Kind
 from serving.router.brain import Brain
@@ -77,8 +80,10 @@ _DELETE = Method("images", pb.DeleteImageRequest, pb.DeleteImageResponse, partia
 class GrpcFront:
     """One method an RPC. `context`: Ray's or grpc.aio's servicer context."""
 
-    def __init__(self, brain: Brain, settings: Settings, *, observer: Observer) -> None:
+    def __init__(self, brain: Brain, settings: Settings, *, observer: Observer, jobs: Jobs | None = None) -> None:
         self._desk = Desk(brain, settings, observer)
+        patient = Desk(brain, volume_deadlines(settings), observer)
+        self.volumes = GrpcVolumes(patient, jobs or Jobs(brain, settings.volumes))
 
     async def infer(self, data: bytes, context: Any) -> pb.InferResponse:
         """The one front door."""
@@ -196,27 +201,3 @@ class GrpcFront:
             return response()
         _finish(context, exchange, None)
         return outcome
-
-
-def _headers(context: Any) -> dict[str, str]:
-    """Metadata that is text, by lower-case name."""
-    return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-
-
-def _finish(context: Any, exchange: Exchange, fault: Fault | None) -> None:
-    """Trailing metadata, and the status of a fault."""
-    told = [
-        ("x-request-id", exchange.request_id),
-        ("server-timing", render.server_timing(exchange.stages, exchange.seconds())),
-    ]
-    if exchange.features:
-        told.append(("x-features", exchange.features))
-    if fault is not None:
-        told.append(("x-error-code", fault.kind.row.code))
-        if fault.param:
-            told.append(("x-error-param", fault.param.encode("ascii", "replace").decode()))
-        if wait := render.retry_after(fault):
-            told.append(("retry-after", wait))
-        context.set_code(getattr(grpc.StatusCode, fault.kind.row.grpc))
-        context.set_details(fault.message)
-    context.set_trailing_metadata(told)

@@ -17,6 +17,8 @@ from serving.edge import openapi, render, schemas, wire
 from serving.edge.caller import Caller
 from serving.edge.desk import Desk, Exchange, Observer
 from serving.edge.http_calls import JSON, HttpCalls
+from serving.edge.http_volumes import add_volume_routes
+from serving.edge.jobs import Jobs, volume_deadlines
 from serving.edge.pages import page
 from serving.errors import Fault, Kind
 from serving.router.brain import Brain
@@ -38,8 +40,9 @@ def build_app(
     observer: Observer,
     metrics: Callable[[], bytes],
     echo_request_id: bool = True,
+    jobs: Jobs | None = None,
 ) -> FastAPI:
-    """The ASGI application over a brain.
+    """The ASGI application over a brain. `jobs`: shared with the gRPC front.
 
     `metrics`: gives the Prometheus exposition. `echo_request_id`: false where the server around it sets X-Request-ID.
     """
@@ -49,6 +52,9 @@ def build_app(
     _refusals(app, calls)
     _tasks(app, calls)
     _images(app, calls)
+    patient = Desk(brain, volume_deadlines(settings), observer)
+    errors: dict[int | str, dict[str, Any]] = dict(_ERRORS)
+    add_volume_routes(app, patient, HttpCalls(patient, echo_request_id), jobs or Jobs(brain, settings.volumes), errors)
     _about(app, desk, calls, metrics)
     document = render.json_bytes(openapi.document(app))
 

@@ -109,7 +109,7 @@ def from_parts(data: bytes, content_type: str, most: LimitSettings) -> dict[str,
         elif part.name == "request":
             body = from_json(part.data)
         else:
-            pairs.append((part.name, _text(part)))
+            pairs.append((part.name, text_of(part)))
     limits.count(len(files), most.max_images, "images")
     said, of_image = loose.body(pairs)
     if twice := said.keys() & body.keys():
@@ -139,7 +139,8 @@ def _join(part: multipart.Part, said: object, of_image: Mapping[str, Any]) -> di
     return {"media_type": declared, **of_image, **known, "data": part.data}
 
 
-def _text(part: multipart.Part) -> str:
+def text_of(part: multipart.Part) -> str:
+    """A form field. Raises Fault(MALFORMED)."""
     try:
         return part.data.decode("utf-8")
     except UnicodeDecodeError as exc:

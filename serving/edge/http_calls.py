@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,6 +18,7 @@ from serving.edge.desk import Desk, Exchange, off_loop
 from serving.edge.wire import Ask, Parse
 from serving.errors import Fault, Kind
 
+T = TypeVar("T")
 JSON = "application/json"
 Work = Callable[[Exchange, Caller], Awaitable[Response]]
 
@@ -56,7 +57,7 @@ class HttpCalls:
 
     async def answer(self, request: Request, exchange: Exchange, who: Caller, ask: Ask) -> Response:
         """Ask the brain and write its answer; stop where the client leaves. Raises Fault."""
-        given = await _unless_gone(request, self._desk.answer(exchange, who, ask))
+        given = await unless_gone(request, self._desk.answer(exchange, who, ask))
         start = time.perf_counter()
         data = await off_loop(render.size_bytes(given), partial(_write, given, ask.encoding, exchange.route))
         self._desk.serialised(exchange, time.perf_counter() - start)
@@ -86,7 +87,7 @@ def _write(given: Answer, encoding: str, route: str) -> bytes:
     return render.json_bytes({**body, **render.answer(given, encoding)})
 
 
-async def _unless_gone(request: Request, work: Awaitable[Answer]) -> Answer:
+async def unless_gone(request: Request, work: Awaitable[T]) -> T:
     """The answer, or Fault(CANCELLED) as soon as the client hangs up; the work is cancelled with it."""
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnect(request))

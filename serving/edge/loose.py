@@ -91,6 +91,8 @@ _READERS: dict[str, Callable[[str, str], Any]] = {
     "axis": _integer,
     "shape": _integers,
     "window": _window,
+    "slice": _integer,
+    "keep": _flag,
     "multimask": _flag,
     "return_logits": _flag,
 }

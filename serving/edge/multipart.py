@@ -33,11 +33,11 @@ def boundary(content_type: str) -> bytes:
     return found.encode("ascii")
 
 
-def split(body: bytes, mark: bytes) -> list[Part]:
-    """The parts between the boundary lines. Raises Fault(MALFORMED)."""
-    pieces = (b"\r\n" + body).split(b"\r\n--" + mark, MAX_PARTS + 2)
-    if len(pieces) > MAX_PARTS + 2:
-        raise Fault(Kind.MALFORMED, f"the multipart body has too many parts: at most {MAX_PARTS}", param="body")
+def split(body: bytes, mark: bytes, most: int = MAX_PARTS) -> list[Part]:
+    """The parts between the boundary lines, at most `most`. Raises Fault(MALFORMED)."""
+    pieces = (b"\r\n" + body).split(b"\r\n--" + mark, most + 2)
+    if len(pieces) > most + 2:
+        raise Fault(Kind.MALFORMED, f"the multipart body has too many parts: at most {most}", param="body")
     if len(pieces) < 2 or not pieces[-1].startswith(b"--"):
         raise Fault(Kind.MALFORMED, "the multipart body is cut off: it does not end with its boundary", param="body")
     return [_part(piece) for piece in pieces[1:-1]]

@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 from serving import __version__
 from serving.edge import schemas
 from serving.edge.http_body import IMAGE_TYPES
+from serving.edge.volume_body import TYPES as VOLUME_TYPES
 
 REF = "#/components/schemas/{model}"
 BODIES: dict[str, type[BaseModel]] = {
@@ -20,6 +21,7 @@ BODIES: dict[str, type[BaseModel]] = {
     "/v1/images": schemas.EncodeBody,
     "/v1/classify": schemas.ClassifyBody,
     "/v1/embed": schemas.EmbedBody,
+    "/v1/volumes/segment": schemas.VolumeBody,
 }
 HEADERS = {
     "X-Request-ID": "Yours, echoed: up to 128 printable characters.",
@@ -36,7 +38,8 @@ def document(app: FastAPI) -> dict[str, Any]:
         description="Promptable foundation models of medical imaging. Research use; not a medical device.",
         routes=app.routes,
     )
-    _, defs = models_json_schema([(each, "validation") for each in BODIES.values()], ref_template=REF)
+    written: list[type[BaseModel]] = [*BODIES.values(), schemas.VolumeEventLine]
+    _, defs = models_json_schema([(each, "validation") for each in written], ref_template=REF)
     made.setdefault("components", {}).setdefault("schemas", {}).update(defs["$defs"])
     made["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
     for path, body in BODIES.items():
@@ -52,6 +55,8 @@ def document(app: FastAPI) -> dict[str, Any]:
 
 def _content(body: type[BaseModel]) -> dict[str, Any]:
     ref = {"$ref": REF.format(model=body.__name__)}
+    if body is schemas.VolumeBody:
+        return _volume_content(ref)
     file = {"type": "string", "format": "binary"}
     form = {
         "type": "object",
@@ -64,4 +69,19 @@ def _content(body: type[BaseModel]) -> dict[str, Any]:
         "application/json": {"schema": ref},
         "multipart/form-data": {"schema": form, "encoding": {"request": {"contentType": "application/json"}}},
         **dict.fromkeys(kinds, bare),
+    }
+
+
+def _volume_content(ref: dict[str, Any]) -> dict[str, Any]:
+    file = {"type": "string", "format": "binary"}
+    form = {
+        "type": "object",
+        "description": "`volume` as a file, or the files of a DICOM series as several; the rest as JSON in `request`.",
+        "properties": {"volume": {"type": "array", "items": file}, "request": ref},
+    }
+    bare = {"schema": file, "description": "The volume itself; prompts as query parameters (boxes=x0,y0,z0,x1,y1,z1;...)."}
+    return {
+        "application/json": {"schema": ref},
+        "multipart/form-data": {"schema": form, "encoding": {"request": {"contentType": "application/json"}}},
+        **dict.fromkeys(VOLUME_TYPES, bare),
     }

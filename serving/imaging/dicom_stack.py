@@ -57,7 +57,8 @@ def common_normal(places: Sequence[Place]) -> Vector:
     length = float(np.linalg.norm(normal))
     if length < 0.5:
         raise invalid("ImageOrientationPatient holds no two directions: its row and column cosines must be perpendicular")
-    return normal / length
+    unit: Vector = normal / length
+    return unit
 
 
 def along(place: Place, normal: Vector) -> float:

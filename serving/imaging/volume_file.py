@@ -95,7 +95,7 @@ class Collector:
 
 def nifti_file(labels: npt.NDArray[Any], frame: VolumeFrame) -> bytes:
     """A label map [i, j, k] -> a gzipped NIfTI-1 file with the volume's affine (its spacing alone where it has none)."""
-    image = nibabel.Nifti1Image(labels, _affine(frame))
+    image: Any = nibabel.Nifti1Image(labels, _affine(frame))  # type: ignore[no-untyped-call]
     image.header.set_xyzt_units("mm")
     return gzip.compress(image.to_bytes(), _LEVEL, mtime=0)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 from ray import serve
@@ -58,6 +59,22 @@ class Ingress:
     async def Embed(self, request: bytes, grpc_context: Any) -> Any:
         """See `GrpcFront`."""
         return await self._grpc.embed(request, grpc_context)
+
+    async def SegmentVolume(self, request: bytes, grpc_context: Any) -> AsyncGenerator[Any, None]:
+        """See `GrpcVolumes`."""
+        async with aclosing(self._grpc.volumes.segment(request, grpc_context)) as events:
+            async for event in events:
+                yield event
+
+    async def FollowVolume(self, request: bytes, grpc_context: Any) -> AsyncGenerator[Any, None]:
+        """See `GrpcVolumes`."""
+        async with aclosing(self._grpc.volumes.follow(request, grpc_context)) as events:
+            async for event in events:
+                yield event
+
+    async def DeleteVolume(self, request: bytes, grpc_context: Any) -> Any:
+        """See `GrpcVolumes`."""
+        return await self._grpc.volumes.delete(request, grpc_context)
 
     async def ListModels(self, request: bytes, grpc_context: Any) -> Any:
         """See `GrpcFront`."""

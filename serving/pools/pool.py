@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from typing import cast
 
 from serving.domain.answer import Answer
 from serving.domain.image import ImageHandle
 from serving.domain.request import Request, images_of
+from serving.domain.volume import VolumeAnswer, VolumeEvent, VolumeProgress
 from serving.errors import Fault, Kind
-from serving.families.family import Family
+from serving.families.family import Family, VolumeFamily
 from serving.pools import warmup
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.stages import Stages
@@ -62,6 +65,46 @@ class Pool:
             self._metrics.affinity.labels(self.name, "hit").inc()
         if answer.features:
             self._metrics.features_cache.labels(self.name, answer.features).inc()
+        return answer
+
+    async def answer_volume(self, request: Request) -> AsyncGenerator[VolumeEvent | Fault, None]:
+        """A volume's events as the work goes on; a Fault as a value is the last. Closing it cancels the work."""
+        family = cast(VolumeFamily, self._families[request.model or ""])
+        events: asyncio.Queue[VolumeEvent] = asyncio.Queue(1)
+        work = asyncio.create_task(self._volume(family, request, events))
+        try:
+            while True:
+                waiting = asyncio.create_task(events.get())
+                await asyncio.wait({waiting, work}, return_when=asyncio.FIRST_COMPLETED)
+                if not waiting.done():
+                    waiting.cancel()
+                    yield await work
+                    return
+                event = waiting.result()
+                if isinstance(event, VolumeProgress):
+                    self._metrics.volume_slices.labels(self.name, family.manifest.model).inc()
+                yield event
+        finally:
+            work.cancel()
+            await asyncio.wait({work})
+            self._publish()
+
+    async def _volume(self, family: VolumeFamily, request: Request, events: asyncio.Queue[VolumeEvent]) -> VolumeAnswer | Fault:
+        try:
+            request.deadline.check("the model")
+            async with asyncio.timeout(request.deadline.remaining_s()):
+                answer = await family.answer_volume(request, Stages(), events.put)
+        except TimeoutError:
+            self._metrics.observe_deadline("pool")
+            return Fault(Kind.DEADLINE, "the deadline passed before the volume was done", param="deadline")
+        except Fault as fault:
+            if fault.kind is Kind.DEADLINE:
+                self._metrics.observe_deadline("pool")
+            return fault
+        except Exception:
+            log.exception("request %s failed in pool %s", request.request_id, self.name)
+            return Fault(Kind.INTERNAL, "the model failed on this volume; the server's log has the details")
+        self._metrics.observe_stages(self.name, answer.model.name, answer.stages)
         return answer
 
     async def readiness(self) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any
 
 from ray import serve
@@ -13,6 +14,7 @@ from ray.serve.handle import DeploymentHandle
 
 from serving.domain.answer import Answer
 from serving.domain.request import Request
+from serving.domain.volume import VolumeEvent
 from serving.errors import Fault, Kind
 from serving.pools.pool import Pool
 from serving.router.admission import Permit
@@ -34,6 +36,12 @@ class PoolReplica:
         """The answer or the Fault, as a value."""
         return await self._pool.answer(request)
 
+    async def answer_volume(self, request: Request) -> AsyncGenerator[VolumeEvent | Fault, None]:
+        """A volume's events; a Fault as a value is the last."""
+        async with aclosing(self._pool.answer_volume(request)) as events:
+            async for event in events:
+                yield event
+
     async def readiness(self) -> str:
         """ "ready", or why not."""
         return await self._pool.readiness()
@@ -54,19 +62,40 @@ class RayPoolClient:
             raise outcome
         return outcome
 
+    async def answer_volume(self, request: Request, affinity: str, permit: Permit) -> AsyncGenerator[VolumeEvent, None]:
+        """The events of the replica that takes it. Raises Fault."""
+        given: Any = self._handle.options(stream=True).answer_volume.remote(request)
+        try:
+            async for event in self._guarded(given):
+                if isinstance(event, Fault):
+                    raise event
+                yield event
+        finally:
+            given.cancel()
+
     async def readiness(self) -> str:
         """ "ready", or why not. Raises Fault where no replica answers."""
         return str(await self._call(self._handle.readiness.remote()))
 
+    async def _guarded(self, stream: Any) -> AsyncIterator[VolumeEvent | Fault]:
+        try:
+            async for event in stream:
+                yield event
+        except (BackPressureError, RayError, RayServeException) as exc:
+            raise self._lost(exc) from exc
+
     async def _call(self, response: Any) -> Any:
         try:
             return await response
-        except BackPressureError as exc:
-            raise Fault(Kind.POOL_FULL, f"the {self._pool} pool is full: try again later", retry_after_s=RETRY_AFTER_S) from exc
-        except (RayError, RayServeException) as exc:
-            log.warning("the %s pool lost a call: %s", self._pool, type(exc).__name__)
-            raise Fault(
-                Kind.ENGINE_UNAVAILABLE,
-                f"the {self._pool} pool lost the replica that held this request: send it again",
-                retry_after_s=RETRY_AFTER_S,
-            ) from exc
+        except (BackPressureError, RayError, RayServeException) as exc:
+            raise self._lost(exc) from exc
+
+    def _lost(self, exc: Exception) -> Fault:
+        if isinstance(exc, BackPressureError):
+            return Fault(Kind.POOL_FULL, f"the {self._pool} pool is full: try again later", retry_after_s=RETRY_AFTER_S)
+        log.warning("the %s pool lost a call: %s", self._pool, type(exc).__name__)
+        return Fault(
+            Kind.ENGINE_UNAVAILABLE,
+            f"the {self._pool} pool lost the replica that held this request: send it again",
+            retry_after_s=RETRY_AFTER_S,
+        )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from serving.domain.answer import Answer
 from serving.domain.request import Request
+from serving.domain.volume import VolumeEvent
 from serving.manifest import Manifest
 
 
@@ -33,6 +34,13 @@ class Brain(Protocol):
 
     async def answer(self, request: Request) -> Answer:
         """Dispatch to the pool and wait for the answer. Raises Fault."""
+        ...
+
+    def answer_volume(self, request: Request) -> AsyncGenerator[VolumeEvent, None]:
+        """Dispatch a SegmentVolume: VolumeAccepted, VolumeProgress a slice, VolumeAnswer. Ends its work when it is closed.
+
+        Raises Fault; before the first event where the volume, its prompts or the load do not allow the work.
+        """
         ...
 
     async def models(self) -> tuple[ServedModel, ...]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from serving.domain.request import Classify, Embed, Encode, Lookup, Segment, Task
+from serving.domain.volume import SegmentVolume
 from serving.errors import Fault, Kind
 from serving.router.brain import ServedModel
 
 VISUAL = ("box", "point", "mask")
+VOLUME = "volume"
+"""Said of the models that take whole volumes."""
 TEXT = ("labels", "text")
 
 _PROMPTS: dict[type, tuple[str, ...]] = {
@@ -17,6 +20,7 @@ _PROMPTS: dict[type, tuple[str, ...]] = {
     Lookup: VISUAL,
     Classify: ("labels",),
     Embed: ("text", "image"),
+    SegmentVolume: (VOLUME,),
 }
 """Task -> the prompt kinds, one of which a model must take to answer it."""
 
@@ -26,6 +30,7 @@ _POOLS: dict[type, tuple[str, ...]] = {
     Lookup: ("adaptive",),
     Classify: ("contrastive",),
     Embed: ("contrastive",),
+    SegmentVolume: ("adaptive",),
 }
 """Task -> the pools that answer it, the preferred one first."""
 
@@ -36,7 +41,7 @@ def choose(task: Task, model: str | None, served: Sequence[ServedModel]) -> Serv
     Raises Fault: UNKNOWN_MODEL where the name is not served, INVALID where that model does not take such prompts (the
     message says what it takes and which models would do).
     """
-    able = [m for m in served if m.manifest.pool in _POOLS[type(task)]]
+    able = [m for m in served if m.manifest.pool in _POOLS[type(task)] and _takes(m, task)]
     if model is None:
         if not able:
             raise Fault(Kind.UNKNOWN_MODEL, f"no served model takes {_words(task)} prompts", param="model")
@@ -53,6 +58,10 @@ def choose(task: Task, model: str | None, served: Sequence[ServedModel]) -> Serv
             param="model",
         )
     return found
+
+
+def _takes(model: ServedModel, task: Task) -> bool:
+    return VOLUME in model.prompts or not isinstance(task, SegmentVolume)
 
 
 def _words(task: Task) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Protocol
 
 from serving.domain.answer import Answer
 from serving.domain.request import Request
+from serving.domain.volume import VolumeAnswer, VolumeEvent
 from serving.errors import Fault, Kind
 from serving.router import affinity, dispatch
 from serving.router.admission import Permit, Refusal
@@ -23,6 +25,10 @@ class PoolClient(Protocol):
 
     async def answer(self, request: Request, affinity: str, permit: Permit) -> Answer:
         """Send to the replica that the affinity key chooses. Raises Fault."""
+        ...
+
+    def answer_volume(self, request: Request, affinity: str, permit: Permit) -> AsyncGenerator[VolumeEvent, None]:
+        """The same for a volume, event by event; closing it cancels the work. Raises Fault."""
         ...
 
     async def readiness(self) -> str:
@@ -81,6 +87,24 @@ class Router:
             if fault.kind is Kind.POOL_FULL and self._observer is not None:
                 self._observer.observe_shed(pool, "pool_full")
             raise
+        finally:
+            gate.leave(permit, time.monotonic(), spent)
+
+    async def answer_volume(self, request: Request) -> AsyncGenerator[VolumeEvent, None]:
+        """As `answer`, event by event. The place in the pool is held until the last, or until the iterator is closed."""
+        chosen = dispatch.choose(request.task, request.model, self._served)
+        pool = chosen.manifest.pool
+        self._check_deadline(request)
+        gate = self._gates[pool]
+        permit = self._enter(gate, request, "")
+        spent = None
+        try:
+            addressed = request.with_model(chosen.manifest.model)
+            async with aclosing(self._pools[pool].answer_volume(addressed, "", permit)) as events:
+                async for event in events:
+                    if isinstance(event, VolumeAnswer):
+                        spent = event.stages
+                    yield event
         finally:
             gate.leave(permit, time.monotonic(), spent)
 

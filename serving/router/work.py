@@ -8,6 +8,7 @@ from enum import IntEnum
 
 from serving.domain.image import ImageHandle
 from serving.domain.request import Classify, Embed, Encode, Lookup, Segment, Task
+from serving.domain.volume import SegmentVolume
 
 SMOOTHING = 0.1
 OUTLIER = 10.0
@@ -23,6 +24,8 @@ class Lane(IntEnum):
 
     PROMPT = 0
     ENCODE = 1
+    VOLUME = 2
+    """Whole volumes: slice by slice, each behind whatever else waits; they hold nobody up for longer than a slice."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ def work_of(task: Task) -> Work:
             return Work(Lane.PROMPT, "classify", len(task.images))
         case Embed():
             return Work(Lane.PROMPT, "embed_images" if task.images else "embed_texts", len(task.images or task.texts))
+        case SegmentVolume():
+            return Work(Lane.VOLUME, "volume", 1)
 
 
 class Costs:

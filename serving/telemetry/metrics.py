@@ -23,11 +23,12 @@ BUCKETS_S = (
     0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2.5, 5, 10, 30, 60,
 )  # fmt: skip
 PREFIX = "medserve_"
-ROUTES = ("infer", "segment", "images", "classify", "embed", "models")
+ROUTES = ("infer", "segment", "images", "classify", "embed", "models", "volumes")
 OUTCOMES = ("ok", "client_error", "shed", "deadline", "server_error")
 SHED_REASONS = ("deadline", "wait", "pool_full", "over_quota")
 PRIORITIES = ("interactive", "bulk")
 CACHE_OUTCOMES = ("hit", "miss", "coalesced")
+JOB_OUTCOMES = ("done", "failed", "cancelled")
 AFFINITY_OUTCOMES = ("hit", "miss")
 AFFINITY_ROUTES = ("home", "fallback")
 REHASH_DIRECTIONS = ("up", "down", "swap")
@@ -82,10 +83,25 @@ class Metrics:
             ("pool", "direction"), registry=registry,
         )  # fmt: skip
 
+        self.volume_slices = Counter(
+            "medserve_volume_slices", "Slices of volumes that were worked on.", ("pool", "model"), registry=registry
+        )
+        self.volume_jobs = Counter("medserve_volume_jobs", "Volume jobs that came to an end.", ("outcome",), registry=registry)
+        self.volume_jobs_active = Gauge(
+            "medserve_volume_jobs_active",
+            "Volume jobs under way.",
+            (),
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+
     def prepare_edge(self, pools: Iterable[str]) -> None:
         """Create the front's series at zero."""
         for stage in ("edge", "router", "pool"):
             self.deadline_exceeded.labels(stage)
+        for outcome in JOB_OUTCOMES:
+            self.volume_jobs.labels(outcome)
+        self.volume_jobs_active.set(0)
         for pool in pools:
             for reason in SHED_REASONS:
                 self.shed.labels(pool, reason)
@@ -101,6 +117,7 @@ class Metrics:
         for model in models:
             for stage in STAGES:
                 self.stage_duration.labels(pool, model, stage)
+            self.volume_slices.labels(pool, model)
         for outcome in CACHE_OUTCOMES:
             self.features_cache.labels(pool, outcome)
         for outcome in AFFINITY_OUTCOMES:
@@ -124,6 +141,14 @@ class Metrics:
     def observe_deadline(self, stage: str) -> None:
         """Count one deadline that had passed when `stage` (edge, router or pool) looked."""
         self.deadline_exceeded.labels(stage).inc()
+
+    def observe_job(self, outcome: str | None) -> None:
+        """One volume job begins (None), or ends as one of JOB_OUTCOMES."""
+        if outcome is None:
+            self.volume_jobs_active.inc()
+            return
+        self.volume_jobs_active.dec()
+        self.volume_jobs.labels(outcome).inc()
 
     def observe_stages(self, pool: str, model: str, stages: Mapping[str, float]) -> None:
         """Time the stages of one request, seconds each."""

@@ -14,11 +14,22 @@ class MaskFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PNG: _ClassVar[MaskFormat]
     POLYGON: _ClassVar[MaskFormat]
     PACKED: _ClassVar[MaskFormat]
+
+class VolumeFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    VOLUME_FORMAT_UNSPECIFIED: _ClassVar[VolumeFormat]
+    VOLUME_NIFTI: _ClassVar[VolumeFormat]
+    VOLUME_NRRD: _ClassVar[VolumeFormat]
+    VOLUME_PACKED: _ClassVar[VolumeFormat]
 MASK_FORMAT_UNSPECIFIED: MaskFormat
 RLE: MaskFormat
 PNG: MaskFormat
 POLYGON: MaskFormat
 PACKED: MaskFormat
+VOLUME_FORMAT_UNSPECIFIED: VolumeFormat
+VOLUME_NIFTI: VolumeFormat
+VOLUME_NRRD: VolumeFormat
+VOLUME_PACKED: VolumeFormat
 
 class Window(_message.Message):
     __slots__ = ("linear", "percentile", "range")
@@ -436,3 +447,155 @@ class ListModelsResponse(_message.Message):
     MODELS_FIELD_NUMBER: _ClassVar[int]
     models: _containers.RepeatedCompositeFieldContainer[ServedModel]
     def __init__(self, models: _Optional[_Iterable[_Union[ServedModel, _Mapping]]] = ...) -> None: ...
+
+class Volume(_message.Message):
+    __slots__ = ("files", "media_type", "window")
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    MEDIA_TYPE_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_FIELD_NUMBER: _ClassVar[int]
+    files: _containers.RepeatedScalarFieldContainer[bytes]
+    media_type: str
+    window: Window
+    def __init__(self, files: _Optional[_Iterable[bytes]] = ..., media_type: _Optional[str] = ..., window: _Optional[_Union[Window, _Mapping]] = ...) -> None: ...
+
+class VolumeMask(_message.Message):
+    __slots__ = ("height", "width", "counts")
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    height: int
+    width: int
+    counts: bytes
+    def __init__(self, height: _Optional[int] = ..., width: _Optional[int] = ..., counts: _Optional[bytes] = ...) -> None: ...
+
+class VolumeObject(_message.Message):
+    __slots__ = ("box", "points", "mask", "slice", "first", "last")
+    BOX_FIELD_NUMBER: _ClassVar[int]
+    POINTS_FIELD_NUMBER: _ClassVar[int]
+    MASK_FIELD_NUMBER: _ClassVar[int]
+    SLICE_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    box: Box
+    points: _containers.RepeatedCompositeFieldContainer[Point]
+    mask: VolumeMask
+    slice: int
+    first: int
+    last: int
+    def __init__(self, box: _Optional[_Union[Box, _Mapping]] = ..., points: _Optional[_Iterable[_Union[Point, _Mapping]]] = ..., mask: _Optional[_Union[VolumeMask, _Mapping]] = ..., slice: _Optional[int] = ..., first: _Optional[int] = ..., last: _Optional[int] = ...) -> None: ...
+
+class SegmentVolumeRequest(_message.Message):
+    __slots__ = ("model", "volume", "objects", "axis", "output", "keep")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VOLUME_FIELD_NUMBER: _ClassVar[int]
+    OBJECTS_FIELD_NUMBER: _ClassVar[int]
+    AXIS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    KEEP_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    volume: Volume
+    objects: _containers.RepeatedCompositeFieldContainer[VolumeObject]
+    axis: int
+    output: VolumeFormat
+    keep: bool
+    def __init__(self, model: _Optional[str] = ..., volume: _Optional[_Union[Volume, _Mapping]] = ..., objects: _Optional[_Iterable[_Union[VolumeObject, _Mapping]]] = ..., axis: _Optional[int] = ..., output: _Optional[_Union[VolumeFormat, str]] = ..., keep: _Optional[bool] = ...) -> None: ...
+
+class FollowVolumeRequest(_message.Message):
+    __slots__ = ("job", "after")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    after: int
+    def __init__(self, job: _Optional[str] = ..., after: _Optional[int] = ...) -> None: ...
+
+class DeleteVolumeRequest(_message.Message):
+    __slots__ = ("job",)
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    def __init__(self, job: _Optional[str] = ...) -> None: ...
+
+class DeleteVolumeResponse(_message.Message):
+    __slots__ = ("job", "state")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    state: str
+    def __init__(self, job: _Optional[str] = ..., state: _Optional[str] = ...) -> None: ...
+
+class VolumeFrame(_message.Message):
+    __slots__ = ("size", "spacing_mm", "affine", "modality")
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    SPACING_MM_FIELD_NUMBER: _ClassVar[int]
+    AFFINE_FIELD_NUMBER: _ClassVar[int]
+    MODALITY_FIELD_NUMBER: _ClassVar[int]
+    size: _containers.RepeatedScalarFieldContainer[int]
+    spacing_mm: _containers.RepeatedScalarFieldContainer[float]
+    affine: _containers.RepeatedScalarFieldContainer[float]
+    modality: str
+    def __init__(self, size: _Optional[_Iterable[int]] = ..., spacing_mm: _Optional[_Iterable[float]] = ..., affine: _Optional[_Iterable[float]] = ..., modality: _Optional[str] = ...) -> None: ...
+
+class VolumeAccepted(_message.Message):
+    __slots__ = ("objects", "total", "frame", "model")
+    OBJECTS_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    FRAME_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    objects: int
+    total: int
+    frame: VolumeFrame
+    model: Model
+    def __init__(self, objects: _Optional[int] = ..., total: _Optional[int] = ..., frame: _Optional[_Union[VolumeFrame, _Mapping]] = ..., model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
+
+class VolumeProgress(_message.Message):
+    __slots__ = ("done", "total", "slice", "objects")
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    SLICE_FIELD_NUMBER: _ClassVar[int]
+    OBJECTS_FIELD_NUMBER: _ClassVar[int]
+    done: int
+    total: int
+    slice: int
+    objects: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, done: _Optional[int] = ..., total: _Optional[int] = ..., slice: _Optional[int] = ..., objects: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class VolumeFound(_message.Message):
+    __slots__ = ("object", "voxels", "first", "last")
+    OBJECT_FIELD_NUMBER: _ClassVar[int]
+    VOXELS_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    object: int
+    voxels: int
+    first: int
+    last: int
+    def __init__(self, object: _Optional[int] = ..., voxels: _Optional[int] = ..., first: _Optional[int] = ..., last: _Optional[int] = ...) -> None: ...
+
+class VolumeDone(_message.Message):
+    __slots__ = ("objects", "format", "bytes", "frame", "meta")
+    OBJECTS_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    FRAME_FIELD_NUMBER: _ClassVar[int]
+    META_FIELD_NUMBER: _ClassVar[int]
+    objects: _containers.RepeatedCompositeFieldContainer[VolumeFound]
+    format: VolumeFormat
+    bytes: int
+    frame: VolumeFrame
+    meta: Meta
+    def __init__(self, objects: _Optional[_Iterable[_Union[VolumeFound, _Mapping]]] = ..., format: _Optional[_Union[VolumeFormat, str]] = ..., bytes: _Optional[int] = ..., frame: _Optional[_Union[VolumeFrame, _Mapping]] = ..., meta: _Optional[_Union[Meta, _Mapping]] = ...) -> None: ...
+
+class VolumeEvent(_message.Message):
+    __slots__ = ("job", "seq", "accepted", "progress", "done", "piece")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    PIECE_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    seq: int
+    accepted: VolumeAccepted
+    progress: VolumeProgress
+    done: VolumeDone
+    piece: bytes
+    def __init__(self, job: _Optional[str] = ..., seq: _Optional[int] = ..., accepted: _Optional[_Union[VolumeAccepted, _Mapping]] = ..., progress: _Optional[_Union[VolumeProgress, _Mapping]] = ..., done: _Optional[_Union[VolumeDone, _Mapping]] = ..., piece: _Optional[bytes] = ...) -> None: ...

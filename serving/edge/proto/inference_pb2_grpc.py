@@ -74,6 +74,21 @@ class InferenceStub:
                 request_serializer=serving_dot_edge_dot_proto_dot_inference__pb2.EmbedRequest.SerializeToString,
                 response_deserializer=serving_dot_edge_dot_proto_dot_inference__pb2.EmbedResponse.FromString,
                 _registered_method=True)
+        self.SegmentVolume = channel.unary_stream(
+                '/medserve.v1.Inference/SegmentVolume',
+                request_serializer=serving_dot_edge_dot_proto_dot_inference__pb2.SegmentVolumeRequest.SerializeToString,
+                response_deserializer=serving_dot_edge_dot_proto_dot_inference__pb2.VolumeEvent.FromString,
+                _registered_method=True)
+        self.FollowVolume = channel.unary_stream(
+                '/medserve.v1.Inference/FollowVolume',
+                request_serializer=serving_dot_edge_dot_proto_dot_inference__pb2.FollowVolumeRequest.SerializeToString,
+                response_deserializer=serving_dot_edge_dot_proto_dot_inference__pb2.VolumeEvent.FromString,
+                _registered_method=True)
+        self.DeleteVolume = channel.unary_unary(
+                '/medserve.v1.Inference/DeleteVolume',
+                request_serializer=serving_dot_edge_dot_proto_dot_inference__pb2.DeleteVolumeRequest.SerializeToString,
+                response_deserializer=serving_dot_edge_dot_proto_dot_inference__pb2.DeleteVolumeResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/medserve.v1.Inference/ListModels',
                 request_serializer=serving_dot_edge_dot_proto_dot_inference__pb2.ListModelsRequest.SerializeToString,
@@ -140,6 +155,28 @@ class InferenceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SegmentVolume(self, request, context):
+        """Objects in a volume -> masks on every slice: a job's events, then its result in pieces. The call cancelled, the job is, unless
+        `keep`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FollowVolume(self, request, context):
+        """A job's events from behind `after` on, then its result.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteVolume(self, request, context):
+        """Cancel a job, or forget one that is done, with its result.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """What is served.
         """
@@ -189,6 +226,21 @@ def add_InferenceServicer_to_server(servicer, server):
                     servicer.Embed,
                     request_deserializer=serving_dot_edge_dot_proto_dot_inference__pb2.EmbedRequest.FromString,
                     response_serializer=serving_dot_edge_dot_proto_dot_inference__pb2.EmbedResponse.SerializeToString,
+            ),
+            'SegmentVolume': grpc.unary_stream_rpc_method_handler(
+                    servicer.SegmentVolume,
+                    request_deserializer=serving_dot_edge_dot_proto_dot_inference__pb2.SegmentVolumeRequest.FromString,
+                    response_serializer=serving_dot_edge_dot_proto_dot_inference__pb2.VolumeEvent.SerializeToString,
+            ),
+            'FollowVolume': grpc.unary_stream_rpc_method_handler(
+                    servicer.FollowVolume,
+                    request_deserializer=serving_dot_edge_dot_proto_dot_inference__pb2.FollowVolumeRequest.FromString,
+                    response_serializer=serving_dot_edge_dot_proto_dot_inference__pb2.VolumeEvent.SerializeToString,
+            ),
+            'DeleteVolume': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteVolume,
+                    request_deserializer=serving_dot_edge_dot_proto_dot_inference__pb2.DeleteVolumeRequest.FromString,
+                    response_serializer=serving_dot_edge_dot_proto_dot_inference__pb2.DeleteVolumeResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -412,6 +464,87 @@ class Inference:
             '/medserve.v1.Inference/Embed',
             serving_dot_edge_dot_proto_dot_inference__pb2.EmbedRequest.SerializeToString,
             serving_dot_edge_dot_proto_dot_inference__pb2.EmbedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SegmentVolume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/medserve.v1.Inference/SegmentVolume',
+            serving_dot_edge_dot_proto_dot_inference__pb2.SegmentVolumeRequest.SerializeToString,
+            serving_dot_edge_dot_proto_dot_inference__pb2.VolumeEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FollowVolume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/medserve.v1.Inference/FollowVolume',
+            serving_dot_edge_dot_proto_dot_inference__pb2.FollowVolumeRequest.SerializeToString,
+            serving_dot_edge_dot_proto_dot_inference__pb2.VolumeEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteVolume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/medserve.v1.Inference/DeleteVolume',
+            serving_dot_edge_dot_proto_dot_inference__pb2.DeleteVolumeRequest.SerializeToString,
+            serving_dot_edge_dot_proto_dot_inference__pb2.DeleteVolumeResponse.FromString,
             options,
             channel_credentials,
             insecure,

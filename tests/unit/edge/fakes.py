@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 
 import numpy as np
 from pycocotools import mask as coco
@@ -13,12 +13,22 @@ from pycocotools import mask as coco
 from serving.domain.answer import Answer, Embeddings, Encoded, EncodedMask, Mask, Masks, ModelInfo, Scores
 from serving.domain.image import EncodedImage, Frame, ImageHandle
 from serving.domain.request import Classify, Embed, Encode, Lookup, MaskFormat, Request, Segment
+from serving.domain.volume import (
+    FoundObject,
+    SegmentVolume,
+    VolumeAccepted,
+    VolumeAnswer,
+    VolumeEvent,
+    VolumeFrame,
+    VolumeProgress,
+)
 from serving.errors import Fault, Kind
 from serving.manifest import EngineRecord, Manifest
 from serving.router import dispatch
 from serving.router.brain import Readiness, ServedModel
 
 WIDTH, HEIGHT = 64, 48
+VOLUME_FRAME = VolumeFrame((WIDTH, HEIGHT, 6), (0.5, 0.25, 2.0), ((0.5, 0, 0, 1), (0, 0.25, 0, 2), (0, 0, 2, 3)), "CT")
 FRAME = Frame((WIDTH, HEIGHT), (0.5, 0.25), modality="MR")
 
 
@@ -31,7 +41,7 @@ def manifest(name: str, pool: str) -> Manifest:
 
 
 SERVED = (
-    ServedModel(manifest("sam", "adaptive"), dispatch.VISUAL, {"objects": 256}),
+    ServedModel(manifest("sam", "adaptive"), (*dispatch.VISUAL, dispatch.VOLUME), {"objects": 256}),
     ServedModel(manifest("clip", "contrastive"), dispatch.TEXT, {}),
 )
 
@@ -67,6 +77,8 @@ class FakeBrain:
         self.ready = True
         self.handles: set[str] = set()
         self.cancelled = 0
+        self.volume_step_s = 0.0
+        self.volume_trouble: Exception | None = None
 
     async def answer(self, request: Request) -> Answer:
         self.seen.append(request)
@@ -94,6 +106,33 @@ class FakeBrain:
                 return Answer(Scores(labels.names, values.reshape(len(images), -1), "softmax"), info, {"encode": 0.001})
             case Embed(images=images, texts=texts):
                 return Answer(Embeddings(np.eye(8, dtype=np.float32)[: len(images) + len(texts)]), info, {"encode": 0.001})
+
+    async def answer_volume(self, request: Request) -> AsyncGenerator[VolumeEvent, None]:
+        """Slices of `volume_step_s` each; `volume_trouble` after the third."""
+        task = request.task
+        assert isinstance(task, SegmentVolume)
+        self.seen.append(request)
+        if self.trouble is not None:
+            raise self.trouble
+        chosen = dispatch.choose(task, request.model, SERVED)
+        if task.volume.files[0] == b"slow to read":
+            await asyncio.sleep(60)
+        for item in task.objects if isinstance(task.objects, tuple) else ():
+            item.within(VOLUME_FRAME, task.axis)
+        total = VOLUME_FRAME.slices(task.axis)
+        yield VolumeAccepted(VOLUME_FRAME, 1, total, chosen.manifest.info())
+        try:
+            for n in range(total):
+                if n == 3 and self.volume_trouble is not None:
+                    raise self.volume_trouble
+                await asyncio.sleep(self.volume_step_s)
+                yield VolumeProgress(n + 1, total, n, (0,))
+        except (asyncio.CancelledError, GeneratorExit):
+            self.cancelled += 1
+            raise
+        data = b"label map of " + b"|".join(task.volume.files)
+        found = (FoundObject(0, 12, 1, 3), FoundObject(1, 0, None, None))
+        yield VolumeAnswer(data, task.output, VOLUME_FRAME, found, chosen.manifest.info(), {"encode": 0.002})
 
     def _known(self, handle: ImageHandle) -> None:
         if handle.id not in self.handles:

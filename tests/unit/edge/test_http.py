@@ -277,6 +277,7 @@ async def test_pages_need_no_other_host(front):
 async def test_openapi_has_every_route_and_resolves(front):
     document = (await front.client.get("/openapi.json")).json()
     expected = {"infer", "segment", "images", "images/{image_id}", "classify", "embed", "models"}
+    expected |= {"volumes/segment", "volumes/{job}", "volumes/{job}/result"}
     assert {f"/v1/{name}" for name in expected} | {"/livez", "/readyz", "/metrics"} == set(document["paths"])
     schemas = document["components"]["schemas"]
 

@@ -4,6 +4,7 @@ Weights are seeded. The loop is that of CVPR24_LiteMedSAM_infer.py (bowang-lab/M
 """
 
 import gzip
+from itertools import count
 
 import cv2
 import nibabel
@@ -30,6 +31,7 @@ from serving.engines.fake import FakeEngine
 from serving.errors import Fault, Kind
 from serving.families.family import Tools
 from serving.families.litemedsam.family import DECLARATION
+from serving.families.litemedsam.volume import LiteMedSamSlices
 from serving.imaging import volumes
 from serving.settings import LimitSettings, VolumeSettings
 from serving.telemetry.stages import Stages
@@ -224,26 +226,18 @@ async def test_progress_is_told_slice_by_slice(served):
     assert all(isinstance(each, VolumeProgress) for each in progress)
 
 
-async def test_a_key_slice_without_an_extent_is_followed_until_the_mask_ends(served):
+async def test_a_key_slice_without_an_extent_is_followed_until_the_mask_ends(served, monkeypatch):
     mine = served()
     key = VolumeObject(ObjectPrompt(box=Box(14, 10, 34, 30)), key=4)
-    original = DECLARATION.open
-    assert original
-    slices_seen = []
-    from serving.families.litemedsam import volume as module
-
-    keep = module.LiteMedSamSlices.mask
+    seen = count(1)
+    whole = LiteMedSamSlices.mask
 
     def ending(self, said):
-        slices_seen.append(1)
-        mask = keep(self, said)
-        return mask if len(slices_seen) < 3 else np.zeros_like(mask)
+        mask = whole(self, said)
+        return mask if next(seen) < 3 else np.zeros_like(mask)
 
-    module.LiteMedSamSlices.mask = ending
-    try:
-        found = await mine.ask((key,))
-    finally:
-        module.LiteMedSamSlices.mask = keep
+    monkeypatch.setattr(LiteMedSamSlices, "mask", ending)
+    found = await mine.ask((key,))
     # 4 and 5 show it, 6 does not and ends the way up; 3, next to the key slice, does not and ends the way down.
     assert [z for z in range(DEPTH) if found[z].any()] == [4, 5]
     assert mine.calls("mask_decoder") == 4
