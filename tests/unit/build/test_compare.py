@@ -36,7 +36,7 @@ def test_what_agrees_passes_and_says_how_far_it_is(monkeypatch):
 
 
 def test_what_differs_is_refused(monkeypatch):
-    with pytest.raises(SetupError, match="differs from PyTorch: y by 1.0e-03"):
+    with pytest.raises(SetupError, match=r"differs from PyTorch: y by 1\.0e-03"):
         compared(monkeypatch, Plain(), lambda x: 2 * x + np.float32(1e-3))
 
 

@@ -1,6 +1,7 @@
 import pytest
 
 from serving.domain.request import Classify, Embed, Encode, Lookup, Segment
+from serving.domain.volume import SegmentVolume
 from serving.families.medsam2.engines import PARTS
 from serving.families.registry import FAMILIES
 from tests.unit.families import fixtures, towers
@@ -12,7 +13,7 @@ def test_every_family_under_its_own_name():
 
 
 def test_the_tasks_are_those_of_the_pool():
-    tasks = {"adaptive": {Segment, Encode, Lookup}, "contrastive": {Classify, Embed}}
+    tasks = {"adaptive": {Segment, Encode, Lookup, SegmentVolume}, "contrastive": {Classify, Embed}}
     assert all(declaration.tasks == tasks[declaration.pool] for declaration in FAMILIES.values())
 
 
