@@ -1,17 +1,24 @@
 """A small seeded Sam2VideoModel of Hugging Face's, and MedSAM2's engines made of our modules with the same weights."""
 
+import asyncio
 import math
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 from transformers import Sam2HieraDetConfig, Sam2VideoConfig, Sam2VideoModel, Sam2VisionConfig
 
 from serving import slots
-from serving.build.nets import medsam2
-from serving.build.recipes.medsam2 import EXPORTED
+from serving.build import config, export
+from serving.build.recipes.medsam2 import EXPORTED, of_model
+from serving.domain.image import Frame, Image
+from serving.domain.request import Deadline
 from serving.engines.fake import FakeEngine
 from serving.families.medsam2 import engines
+from serving.families.medsam2.postprocess import binary_mask
+from serving.families.medsam2.preprocess import prepare
+from serving.families.medsam2.propagate import Object, Propagation
 from serving.manifest import EngineRecord, Manifest
 
 SIDE, WIDTH = 128, 8
@@ -119,4 +126,36 @@ def fakes(model, side=SIDE):
     return found
 
 
-__all__ = ["SIDE", "ArenaEngine", "as_sam2_asks", "engine_of", "fakes", "hugging_face", "medsam2", "record"]
+def build(model, repository, side=SIDE):
+    """The model's engines and its record in a repository. The refiner is left out: its record is the decoder's."""
+    made = of_model(model)
+    for part, spec in engines.specs(record(side)).items():
+        folder, backend = repository / spec.name, made.parts[part].backend
+        if part == "mask_refiner":
+            continue
+        config.write(folder, spec, backend)
+        (folder / "1").mkdir()
+        export.to_onnx(made.parts[part], folder / "1" / "model.onnx")
+        if backend == "openvino":
+            export.to_openvino(folder / "1" / "model.onnx", folder / "1" / "model.xml")
+        export.compare(made.parts[part], folder / "1", made.samples[part])
+    written = record(side)
+    written = written.model_copy(update={"engines": {**written.engines, "mask_refiner": written.engines["mask_decoder"]}})
+    written.write(repository)
+
+
+def followed(model, volume, shown, key, side=SIDE):
+    """(slices, rows, columns) bool of one object in (slices, rows, columns) uint8, without server, pool or family."""
+
+    async def go():
+        made, (slices, rows, columns) = fakes(model, side), volume.shape
+        found = np.zeros(volume.shape, bool)
+        walk = Propagation([Object(shown, key, slices)], made, (columns, rows), side, Deadline.after(600))
+        for index in (*range(key, slices), *range(key - 1, -1, -1)):
+            slot = SimpleNamespace(index=index, generation=1)
+            image = prepare(Image(np.ascontiguousarray(volume[index]), Frame((columns, rows))), side)
+            await made["image_encoder"].infer({"image": image}, Deadline.after(600), slot=slot)
+            found[index] = binary_mask((await walk.visit(index, slot, [0]))[0], (columns, rows))
+        return found
+
+    return asyncio.run(go())

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from sam2_pair import SIDE, as_sam2_asks, hugging_face, medsam2
+from sam2_pair import SIDE, as_sam2_asks, hugging_face
 
-from serving.build.nets import medsam2_layout
+from serving.build.nets import medsam2, medsam2_layout
 from serving.errors import SetupError
 
 GRID = SIDE // 16

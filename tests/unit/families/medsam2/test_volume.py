@@ -2,26 +2,21 @@
 
 import asyncio
 import gzip
-from types import SimpleNamespace
 
 import nibabel
 import numpy as np
 import pytest
 from arenas import small_arena
-from sam2_pair import SIDE, ArenaEngine, engine_of, fakes, hugging_face, record
+from sam2_pair import SIDE, ArenaEngine, engine_of, followed, hugging_face, record
 
 from serving.build.nets import medsam2_layout
-from serving.domain.image import Frame, Image, RangeWindow
+from serving.domain.image import RangeWindow
 from serving.domain.prompt import Box, MaskLogits, ObjectPrompt
-from serving.domain.request import Deadline
 from serving.domain.volume import EncodedVolume, KeyMask, SegmentVolume, VolumeAccepted, VolumeObject, VolumeProgress
 from serving.embeddings.store import FeaturesStore
 from serving.errors import Fault, Kind
 from serving.families.family import Tools
 from serving.families.medsam2.family import DECLARATION
-from serving.families.medsam2.postprocess import binary_mask
-from serving.families.medsam2.preprocess import prepare
-from serving.families.medsam2.propagate import Object, Propagation
 from serving.imaging import volumes
 from serving.settings import LimitSettings, VolumeSettings
 from serving.telemetry.stages import Stages
@@ -85,26 +80,9 @@ def served(model):
         yield Served(model, arena)
 
 
-def followed(model, shown, key, first, last):
-    """The label map of one object, slice by slice, without a volume's machinery."""
-
-    async def go():
-        engines, found = fakes(model), np.zeros((DEPTH, ROWS, COLUMNS), np.uint8)
-        walk = Propagation([Object(shown, key, last - first + 1)], engines, (COLUMNS, ROWS), SIDE, Deadline.after(600))
-        for index in (*range(key, last + 1), *range(key - 1, first - 1, -1)):
-            slot = SimpleNamespace(index=index, generation=1)
-            image = prepare(Image(np.ascontiguousarray(scan()[..., index].T), Frame((COLUMNS, ROWS))), SIDE)
-            await engines["image_encoder"].infer({"image": image}, Deadline.after(600), slot=slot)
-            logits = (await walk.visit(index, slot, [0]))[0]
-            found[index] = binary_mask(logits, (COLUMNS, ROWS))
-        return found
-
-    return asyncio.run(go())
-
-
 def test_a_box_goes_to_both_ends(model, served):
     found = asyncio.run(served.ask(VolumeObject(ObjectPrompt(box=BOX), key=3)))
-    expected = followed(model, ObjectPrompt(box=BOX), 3, 0, DEPTH - 1)
+    expected = followed(model, scan().T, ObjectPrompt(box=BOX), 3)
     assert 0.02 < expected.mean() < 0.98
     assert np.array_equal(found, expected)
     accepted, *progress = served.told
@@ -118,7 +96,7 @@ def test_a_mask_stays_as_it_is_and_is_followed_within_its_extent(model, served):
     mask = np.zeros((ROWS, COLUMNS), bool)
     mask[10:30, 14:44] = True
     found = asyncio.run(served.ask(VolumeObject(KeyMask(mask), key=2, first=1, last=4)))
-    assert np.array_equal(found, followed(model, mask, 2, 1, 4))
+    assert np.array_equal(found[1:5], followed(model, scan().T[1:5], mask, 1))
     assert not found[[0, 5, 6]].any()
     assert (found[2].astype(bool) == mask).mean() > 0.97
 
