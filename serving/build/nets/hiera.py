@@ -1,6 +1,6 @@
-"""Hiera, the trunk of SAM 2's image encoder, and its neck, with the original state-dict keys.
+"""Hiera, the trunk of SAM 2's image encoder, with the original state-dict keys.
 
-Structure of facebookresearch/sam2, `modeling/backbones/hieradet.py` and `image_encoder.py`; Ryali et al., Hiera, 2023.
+Structure of facebookresearch/sam2, `modeling/backbones/hieradet.py`; Ryali et al., Hiera, 2023.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-WIDTH = 256
 EPS = 1e-6
 PATCH = 4
 WINDOWS = (8, 4, 14, 7)
@@ -143,49 +142,6 @@ class Hiera(nn.Module):
         return found
 
 
-class Lateral(nn.Module):
-    """Key `conv`."""
-
-    def __init__(self, inputs: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(inputs, WIDTH, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, inputs) -> (B, 256, H, W)."""
-        return self.conv(x.permute(0, 3, 1, 2))
-
-
-class Neck(nn.Module):
-    """The stages' ends -> three levels of 256 channels, at a quarter, an eighth and a sixteenth of the image's side.
-
-    Only the last is told of the one below it (`fpn_top_down_levels: [2, 3]`, nearest); the lowest is left out (`scalp: 1`).
-    """
-
-    def __init__(self, sizes: Sizes) -> None:
-        super().__init__()
-        self.convs = nn.ModuleList(Lateral(width) for width in reversed(sizes.widths))
-
-    def forward(self, stages: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """See the class."""
-        below = self.convs[0](stages[3])
-        level = self.convs[1](stages[2]) + doubled(below)
-        return self.convs[3](stages[0]), self.convs[2](stages[1]), level
-
-
-class ImageEncoder(nn.Module):
-    """Trunk and neck. Keys `trunk`, `neck`."""
-
-    def __init__(self, sizes: Sizes) -> None:
-        super().__init__()
-        self.trunk = Hiera(sizes)
-        self.neck = Neck(sizes)
-
-    def forward(self, image: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """See `Hiera` and `Neck`."""
-        found: tuple[Tensor, Tensor, Tensor] = self.neck(self.trunk(image, positions))
-        return found
-
-
 def _blocks(sizes: Sizes) -> list[Block]:
     """A stage's first block still has the window of the stage before, and halves the grid."""
     found: list[Block] = []
@@ -200,11 +156,6 @@ def _blocks(sizes: Sizes) -> list[Block]:
 def halved(x: Tensor) -> Tensor:
     """(B, H, W, C) -> (B, H / 2, W / 2, C), the greatest of four."""
     return F.max_pool2d(x.permute(0, 3, 1, 2), POOL, POOL).permute(0, 2, 3, 1)
-
-
-def doubled(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, C, 2 H, 2 W), each value four times."""
-    return x.repeat_interleave(POOL, dim=2).repeat_interleave(POOL, dim=3)
 
 
 def split(x: Tensor, window: int) -> tuple[Tensor, tuple[int, int]]:

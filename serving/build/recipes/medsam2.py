@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from serving.build import samples
 from serving.build.catalogue import Entry
 from serving.build.export import Arrays, Part
-from serving.build.nets import medsam2, medsam2_layout
+from serving.build.nets import medsam2_layout, medsam2_parts
 from serving.build.nets.medsam2 import MedSam2
 from serving.build.nets.sam import BOTTOM_RIGHT, PAD, TOP_LEFT
 from serving.build.parts import Parts
@@ -23,12 +23,12 @@ from serving.families.medsam2.engines import specs as specs
 from serving.manifest import Manifest
 
 EXPORTED: Mapping[str, Callable[[MedSam2], nn.Module]] = {
-    "image_encoder": medsam2.Encode,
-    "mask_decoder": medsam2.Click,
-    "mask_refiner": medsam2.Refine,
-    "mask_pointer": medsam2.Point,
-    "mask_tracker": medsam2.Track,
-    "memory_encoder": medsam2.Remember,
+    "image_encoder": medsam2_parts.Encode,
+    "mask_decoder": medsam2_parts.Click,
+    "mask_refiner": medsam2_parts.Refine,
+    "mask_pointer": medsam2_parts.Point,
+    "mask_tracker": medsam2_parts.Track,
+    "memory_encoder": medsam2_parts.Remember,
 }
 """part -> its module."""
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from sam2_pair import SIDE, as_sam2_asks, hugging_face
 
-from serving.build.nets import medsam2, medsam2_layout
+from serving.build.nets import medsam2, medsam2_layout, medsam2_parts
 from serving.errors import SetupError
 
 GRID = SIDE // 16
@@ -36,7 +36,7 @@ def picture():
 @pytest.fixture(scope="module")
 def features(ours, picture):
     with torch.inference_mode():
-        return medsam2.Encode(ours)(picture[:1])
+        return medsam2_parts.Encode(ours)(picture[:1])
 
 
 def relative(found, expected):
@@ -53,7 +53,7 @@ def grid_of(x):
 
 def test_the_image_encoder_is_theirs(theirs, ours, picture):
     fine, middle, coarse = theirs.vision_encoder(picture).fpn_hidden_states
-    x, s1, s0 = medsam2.Encode(ours)(picture)
+    x, s1, s0 = medsam2_parts.Encode(ours)(picture)
     assert relative(grid_of(x), coarse) <= ENCODER
     assert relative(s1, theirs.mask_decoder.conv_s1(middle)) <= ENCODER
     assert relative(s0, theirs.mask_decoder.conv_s0(fine)) <= ENCODER
@@ -78,7 +78,7 @@ def test_masks_of_a_prompt_are_theirs(theirs, ours, features, prompt, earlier):
         image_embeddings=embedded, input_points=places, input_labels=labels, input_masks=logits, multimask_output=True
     )
     padded = torch.cat([places, torch.zeros(1, 1, 1, 2)], dim=2), torch.cat([labels, torch.tensor([[[-1]]])], dim=2)
-    part = medsam2.Refine(ours) if earlier else medsam2.Click(ours)
+    part = medsam2_parts.Refine(ours) if earlier else medsam2_parts.Click(ours)
     masks, ious, pointers, score = part(x, s1, s0, *padded, *([logits[None]] if earlier else []))
     chosen = 1 + int(best.iou_scores[0, 0].argmax())
     assert relative(score[0], best.object_score_logits[0]) <= MASKS
@@ -92,7 +92,7 @@ def test_an_object_that_is_not_there_has_the_pointer_of_none(ours, features):
     ours.sam_mask_decoder.pred_obj_score_head.layers[2].bias.sub_(1000)
     try:
         points, labels = torch.tensor([[[[20.0, 30.0], [0, 0]]]]), torch.tensor([[[1, -1]]])
-        _, _, pointers, score = medsam2.Click(ours)(*features, points, labels)
+        _, _, pointers, score = medsam2_parts.Click(ours)(*features, points, labels)
     finally:
         ours.sam_mask_decoder.pred_obj_score_head.layers[2].bias.add_(1000)
     assert score[0, 0, 0] < 0
@@ -104,7 +104,7 @@ def test_the_pointer_of_a_mask_is_theirs(theirs, ours, features, monkeypatch):
     as_sam2_asks(theirs, monkeypatch)
     mask = (drawn(1, 1, SIDE, SIDE) > 0.5).float()
     expected = theirs._use_mask_as_output(grid_of(x), [s0, s1], mask)
-    assert relative(medsam2.Point(ours)(x, s1, s0, mask[None])[0], expected.object_pointer[0]) <= MASKS
+    assert relative(medsam2_parts.Point(ours)(x, s1, s0, mask[None])[0], expected.object_pointer[0]) <= MASKS
 
 
 @pytest.mark.parametrize("prompted", [True, False])
@@ -114,7 +114,7 @@ def test_a_memory_is_theirs(theirs, ours, features, prompted, score):
     logits = drawn(1, 1, 4 * GRID, 4 * GRID) * 5
     full = torch.nn.functional.interpolate(logits, (SIDE, SIDE), mode="bilinear", align_corners=False)
     expected, _ = theirs._encode_new_memory(x.transpose(0, 1), full, torch.full((1, 1), score), prompted)
-    found = medsam2.Remember(ours)(x, logits[None], torch.full((1, 1, 1), float(prompted)), torch.full((1, 1, 1), score))
+    found = medsam2_parts.Remember(ours)(x, logits[None], torch.full((1, 1, 1), float(prompted)), torch.full((1, 1, 1), score))
     # They round memories to bfloat16, eight bits; a value in the middle may go either way.
     assert relative(found[0, 0], expected[:, 0].float()) <= 2**-8
     before, _ = theirs.memory_encoder(
@@ -144,7 +144,7 @@ def test_memory_attention_is_theirs(theirs, ours, features, memories, pointers):
         num_object_pointer_tokens=4 * pointers,
     )
     found = []
-    track = medsam2.Track(ours)
+    track = medsam2_parts.Track(ours)
     handle = track.attention.register_forward_hook(lambda module, given, made: found.append(made))
     track(*features, remembered, places, pointed, ages)
     handle.remove()
@@ -160,7 +160,7 @@ def test_the_original_layout_loads_to_the_same_outputs(ours, picture, features):
         original[key] = value
     assert original["sam_mask_decoder.transformer.layers.0.mlp.layers.0.weight"].shape == (2048, 256)
     again = medsam2_layout.load({"model": {f"module.{key}": value for key, value in original.items()}}, SIDE)
-    for one, other in zip(medsam2.Encode(again)(picture[:1]), features, strict=True):
+    for one, other in zip(medsam2_parts.Encode(again)(picture[:1]), features, strict=True):
         assert torch.equal(one, other)
 
 
