@@ -17,7 +17,7 @@ PATCH = 4
 WINDOWS = (8, 4, 14, 7)
 """Side of an attention window by stage, in tokens."""
 POOL = 2
-GLOBAL_BLOCKS = {(1, 2, 7, 2): (5, 7, 9)}
+GLOBAL_BLOCKS: dict[tuple[int, ...], tuple[int, ...]] = {(1, 2, 7, 2): (5, 7, 9)}
 """Blocks by stage -> those that attend to the whole grid: Hiera-T, `sam2.1_hiera_t.yaml`."""
 
 

@@ -120,7 +120,7 @@ def _samples(modules: Mapping[str, nn.Module], given: Mapping[str, EngineSpec], 
 
 def _remembered(run: Any, held: Mapping[str, Tensor], out: Mapping[str, Tensor], logits: Tensor) -> dict[str, Tensor]:
     """Three memories and pointers of two objects: a prompted slice and two that were followed."""
-    memories = []
+    memories: list[Tensor] = []
     for prompted in (1.0, 0.0, 0.0):
         flag = torch.full((1, 2, 1), prompted)
         given = {**held, "logits": logits / (1 + len(memories)), "prompted": flag, "score": out["score"]}

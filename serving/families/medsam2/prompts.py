@@ -68,7 +68,8 @@ def group(objects: Sequence[ObjectPrompt], size_px: tuple[int, int], side_px: in
 def to_model(values: npt.NDArray[np.float32], side: int) -> npt.NDArray[np.float32]:
     """Logits as they travel, (256, 256), -> as the model has them, (side, side): means of equal tiles. Undoes `to_travel`."""
     each = LOGITS_SIDE_PX // side
-    return values.reshape(side, each, side, each).mean(axis=(1, 3), dtype=np.float32)
+    found: npt.NDArray[np.float32] = values.reshape(side, each, side, each).mean(axis=(1, 3), dtype=np.float32)
+    return found
 
 
 def to_travel(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

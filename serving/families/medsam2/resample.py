@@ -20,4 +20,5 @@ def antialiased(made: int, given: int) -> npt.NDArray[np.float32]:
     sample = np.arange(given)[None]
     inside = (sample >= np.floor(centre - support + 0.5)) & (sample < np.floor(centre + support + 0.5))
     weights = np.where(inside, np.clip(1 - np.abs((sample + 0.5 - centre) / support), 0, None), 0)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    found: npt.NDArray[np.float32] = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    return found
