@@ -30,9 +30,12 @@ class RotaryAttention(nn.Module):
         self.v_proj = nn.Linear(given, WIDTH)
         self.out_proj = nn.Linear(WIDTH, WIDTH)
 
-    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Queries (P, N, 256) and keys (P, L, 256), rotated, with values (P, L, 256) -> (P, N, 256)."""
-        return self.out_proj((q * WIDTH**-0.5 @ k.transpose(1, 2)).softmax(-1) @ v)
+    def mix(self, q: Tensor, k: Tensor, given: Tensor) -> Tensor:
+        """Queries (P, N, 256) and keys (P, L, 256), rotated, and what the values are made of (P, L, C) -> (P, N, 256).
+
+        Values are mixed before they are projected: shares sum to 1, so it is the same, and a memory is a quarter as wide.
+        """
+        return self.out_proj(self.v_proj((q * WIDTH**-0.5 @ k.transpose(1, 2)).softmax(-1) @ given))
 
 
 class Layer(nn.Module):
@@ -52,13 +55,13 @@ class Layer(nn.Module):
         """image (P, N, 256) -> the same. `turn`: cosine and sine of the grid."""
         attention, x = self.self_attn, self.norm1(image)
         q, k = sine.rotate(attention.q_proj(x), *turn), sine.rotate(attention.k_proj(x), *turn)
-        image = image + attention.mix(q, k, attention.v_proj(x))
+        image = image + attention.mix(q, k, x)
         attention = self.cross_attn_image
         q = sine.rotate(attention.q_proj(self.norm2(image)), *turn)
         placed = sine.rotate(attention.k_proj(given.memories + given.memory_positions), *turn).flatten(1, 2)
         pointed = sine.ordered(attention.k_proj(given.pointers + given.pointer_positions))
-        values = torch.cat([attention.v_proj(given.memories).flatten(1, 2), attention.v_proj(given.pointers)], dim=1)
-        image = image + attention.mix(q, torch.cat([placed, pointed], dim=1), values)
+        tokens = torch.cat([given.memories.flatten(1, 2), given.pointers], dim=1)
+        image = image + attention.mix(q, torch.cat([placed, pointed], dim=1), tokens)
         return image + self.linear2(torch.relu(self.linear1(self.norm3(image))))
 
 

@@ -14,8 +14,8 @@ from serving.errors import Fault, Kind
 PAD, NEGATIVE, POSITIVE, TOP_LEFT, BOTTOM_RIGHT = -1, 0, 1, 2, 3
 """SAM's token labels; -1 is "not a point"."""
 
-OBJECTS_A_CALL = 8
-"""Most objects in one call: attention to seven memories takes some 60 MB an object."""
+OBJECTS_A_CALL = 4
+"""Most objects in one call: attention to seven memories takes tens of GFLOP an object, and a call must end in time."""
 
 Token = tuple[float, float, int]
 
