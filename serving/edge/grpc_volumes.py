@@ -38,8 +38,7 @@ class GrpcVolumes:
 
         async def begin(exchange: Exchange, who: Caller) -> tuple[Job, bool]:
             exchange.priority = Priority.BULK
-            settings = self._desk.settings
-            most = settings.limits.model_copy(update={"max_body_bytes": settings.volumes.max_body_bytes})
+            most = self._desk.settings.limits
             asked = messages.read(data, pb.SegmentVolumeRequest, most)
             ask = await off_loop(len(data), lambda: volume_wire.segment_volume(request_body(asked, most), most))
             work = Request(ask.task, who.deadline, who.request_id, ask.model, who.tenant, Priority.BULK)

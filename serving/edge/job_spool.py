@@ -37,18 +37,22 @@ class Job:
         self.id = folder.name
 
     def append(self, event: dict[str, Any]) -> None:
-        """The next event, as one line in one write."""
+        """The next event, as one line in one write. Nobody is there to be told of a job that was removed meanwhile."""
         line = json.dumps(event, separators=(",", ":")) + "\n"
-        descriptor = os.open(self._folder / "events", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            descriptor = os.open(self._folder / "events", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        except FileNotFoundError:
+            return
         try:
             os.write(descriptor, line.encode())
         finally:
             os.close(descriptor)
 
     def end(self, event: dict[str, Any]) -> None:
-        """The last event."""
+        """The last event. Who has read it finds the job ended."""
+        if self._folder.exists():
+            (self._folder / "ended").touch(0o600)
         self.append(event)
-        (self._folder / "ended").touch(0o600)
 
     def events(self, offset: int) -> tuple[list[dict[str, Any]], int]:
         """The events behind an offset of the file, and the next offset. Raises Fault where the job is gone."""
@@ -76,8 +80,8 @@ class Job:
 
     @property
     def cancel_asked(self) -> bool:
-        """Whether somebody wants it to stop."""
-        return (self._folder / "cancel").exists()
+        """Whether somebody wants it to stop, or has removed it already."""
+        return (self._folder / "cancel").exists() or not self._folder.exists()
 
     def cancel(self) -> None:
         """Ask the process at work to stop."""

@@ -55,7 +55,12 @@ class Jobs:
 
         A caller that is cancelled takes the job along.
         """
-        job = self._spool.create(request.tenant)
+        making = asyncio.create_task(asyncio.to_thread(self._spool.create, request.tenant))
+        try:
+            job = await asyncio.shield(making)
+        except asyncio.CancelledError:
+            making.add_done_callback(_undo)
+            raise
         accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         work = asyncio.create_task(self._run(job, request, accepted))
         self._tasks.add(work)
@@ -168,6 +173,12 @@ async def _watch(job: Job, work: asyncio.Task[Any] | None) -> None:
             work.cancel()
             return
         await asyncio.sleep(POLL_S)
+
+
+def _undo(making: asyncio.Task[Job]) -> None:
+    """Whoever asked for the job left before it was made."""
+    if not making.cancelled() and making.exception() is None:
+        making.result().remove()
 
 
 def _lost() -> Fault:

@@ -124,9 +124,11 @@ class Walk(Generic[F, P]):
                     if active:
                         self._deadline.check("the next slice")
                         features = await ahead.take(place)
-                        await self._visit(index, features, active, collect)
-                        self._model.done(index, features, again=upwards and index in twice)
-                        del features
+                        try:
+                            await self._visit(index, features, active, collect)
+                        finally:
+                            self._model.done(index, features, again=upwards and index in twice)
+                            del features
                     await report(VolumeProgress(done, self.visits, index, active))
             self._next = self._below
             self._ended = {n for n in self._ended if n not in self._below}

@@ -46,11 +46,18 @@ class Stack:
         metrics_dir = self.run_dir / "metrics"
         metrics_dir.mkdir(parents=True, exist_ok=True)
         try:
-            settings = self._start_triton(self._make_arena(self._settings))
+            settings = self._start_triton(self._make_arena(self._with_spool(self._settings)))
             self._start_ray(settings, metrics_dir)
         except BaseException:
             self._stop_parts()
             raise
+
+    def _with_spool(self, settings: Settings) -> Settings:
+        """The settings with the folder of this run's volume jobs: they end with it."""
+        if settings.volumes.spool is not None:
+            return settings
+        spool = settings.volumes.model_copy(update={"spool": self.run_dir / "volumes"})
+        return settings.model_copy(update={"volumes": spool})
 
     def _make_arena(self, settings: Settings) -> Settings:
         """The settings with the region of this node's Features."""

@@ -74,3 +74,35 @@ def test_a_file_that_is_not_there(run, tmp_path):
     result = run("segment", tmp_path / "none.png", "--box", "1,2,3,4")
     assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
     assert "No such file" in result.stderr
+
+
+def test_segment_volume(run, tmp_path, served):
+    path, out = tmp_path / "scan.nii.gz", tmp_path / "mask.nii.gz"
+    path.write_bytes(b"V")
+    result = run("segment-volume", path, "--box", "1,2,1,20,30,3", "-o", out, "--window", "40,400")
+    assert (result.exit_code, result.stderr) == (0, "medserve: slice 5, 6 of 6\n")
+    assert "object 0  12 voxels  slices 1 to 3" in result.stdout
+    assert "object 1  0 voxels  nowhere" in result.stdout
+    assert out.read_bytes() == b"label map of V"
+    assert served.brain.seen[0].task.volume.media_type == "application/nifti"
+
+
+def test_segment_volume_says_what_is_wrong_in_one_line(run, tmp_path):
+    path = tmp_path / "scan.nii.gz"
+    path.write_bytes(b"V")
+    result = run("segment-volume", path, "--box", "1,2,1,20,30,9", "-o", tmp_path / "mask.nrrd")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "medserve: invalid: slice 9 is not in the volume, whose slices along axis 2 are 0 to 5\n"
+    assert not (tmp_path / "mask.nrrd").exists()
+
+
+def test_a_folder_of_a_series_is_sent_file_by_file(run, tmp_path, served):
+    folder = tmp_path / "series"
+    folder.mkdir()
+    for n in (2, 1):
+        (folder / f"{n}.dcm").write_bytes(b"%d" % n)
+    (folder / "DICOMDIR").write_bytes(b"no")
+    (folder / ".hidden").write_bytes(b"no")
+    result = run("segment-volume", folder, "--box", "1,2,1,20,30,3", "-o", tmp_path / "mask.bits", "--json")
+    assert json.loads(result.stdout)["format"] == "packed"
+    assert served.brain.seen[0].task.volume.files == (b"1", b"2")

@@ -118,7 +118,7 @@ async def test_classify_embed_models_ready(client, served):
     np.testing.assert_array_equal((await client.embed(texts=["a", "b"])).vectors, np.eye(8)[:2])
     assert (await client.embed(b"a")).vectors.shape == (1, 8)
     names = [(m.name, m.prompts, m.licence, m.limits) for m in await client.models()]
-    assert names[0] == ("sam", ("box", "point", "mask"), "Apache-2.0", {"objects": 256})
+    assert names[0] == ("sam", ("box", "point", "mask", "volume"), "Apache-2.0", {"objects": 256})
     assert await client.ready() is True
     served.brain.ready = False
     assert await client.ready() is False
