@@ -29,13 +29,15 @@ def places(tensors):
     return {each.name: (start, each.shape, each.dtype) for each, start in zip(tensors, starts, strict=False)}
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+def test_some_family_keeps_features():
+    assert any(spec.reads for name in FAMILIES for spec in specs(name).values())
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if any(spec.reads for spec in specs(name).values())])
 def test_readers_and_the_writer_agree(name):
     found = specs(name)
     writers = [spec for spec in found.values() if spec.writes]
     readers = [spec for spec in found.values() if spec.reads]
-    if not readers:
-        pytest.skip("keeps no Features")
     assert len(writers) == 1
     written = places(writers[0].writes)
     for spec in readers:
