@@ -138,6 +138,8 @@ class Jobs:
                     if not accepted.done():
                         accepted.set_result(None)
         except asyncio.CancelledError:
+            if outcome == "done":  # the wish came after the last event
+                return
             outcome = "cancelled"
             self._close(job, seq, accepted, Fault(Kind.CANCELLED, "the job was cancelled"), request.request_id)
         except Fault as fault:

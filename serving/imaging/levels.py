@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,18 @@ import numpy.typing as npt
 Samples = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 _CHUNK = 1 << 22
+
+
+class Population(Protocol):
+    """What windows are taken of."""
+
+    def extent(self) -> tuple[float, float]:
+        """Smallest and largest value; (0, 0) of nothing."""
+        ...
+
+    def percentiles(self, low: float, high: float, *, positive: bool) -> tuple[float, float]:
+        """Two percentiles (0..100) with linear interpolation, of the values above 0 with `positive`, if there are any."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,10 @@ class Volume:
         rows = None if self.affine is None else tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in self.affine)
         return VolumeFrame((i, j, k), self.spacing_mm, rows, self.modality)
 
+    def slice(self, axis: int, index: int) -> npt.NDArray[Any]:
+        """One slice's stored samples (rows, columns). A view: numpy's take would copy the whole volume first."""
+        return np.moveaxis(self.samples, axis, 0)[index].T
+
     def values(self, samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Stored samples -> values in the file's units; the same dtype where the file scales nothing, else float64."""
         if self.slope == 1.0 and self.intercept == 0.0:
@@ -72,7 +76,7 @@ def picture(volume: Volume, view: View, limits: LimitSettings) -> Image:
     check_picture(columns, rows, limits)
     wanted = view.window or window.DEFAULT
     everything = Levels(np.zeros(0)) if isinstance(wanted, LinearWindow) else Levels.of(volume.samples).mapped(volume.values)
-    slice_ = np.take(volume.samples, index, axis=view.axis).T
+    slice_ = volume.slice(view.axis, index)
     pixels = np.ascontiguousarray(window.stretch(volume.values(slice_), window.span(wanted, everything)))
     return Image(pixels, _frame(volume, across, down))
 

@@ -15,7 +15,8 @@ from serving.imaging import dicom_series, nifti, nrrd, window
 from serving.imaging.archive import files_of, is_zip
 from serving.imaging.decode import RUST_PANIC
 from serving.imaging.kinds import Format, sniff
-from serving.imaging.levels import Levels
+from serving.imaging.levels import Levels, is_narrow
+from serving.imaging.order import Ordered
 from serving.imaging.volume import Volume
 from serving.settings import LimitSettings, VolumeSettings
 
@@ -35,13 +36,13 @@ class Slices:
         self._volume, self._axis = volume, axis
         self.frame = volume.frame
         wanted = chosen or volume.stated or (LinearWindow(40, 400) if volume.modality == "CT" else window.DEFAULT)
-        linear = isinstance(wanted, LinearWindow)
-        levels = Levels(np.zeros(0)) if linear else Levels.of(volume.samples).mapped(volume.values)
+        narrow = is_narrow(volume.samples) and not isinstance(wanted, LinearWindow)
+        levels = Levels.of(volume.samples).mapped(volume.values) if narrow else Ordered(volume.samples, volume.values)
         self._span = window.span(wanted, levels)
 
     def pixels(self, index: int) -> npt.NDArray[np.uint8]:
         """One slice (rows, columns) uint8: see `imaging.volume` for which axis is which."""
-        slice_ = np.take(self._volume.samples, index, axis=self._axis).T
+        slice_ = self._volume.slice(self._axis, index)
         shown: npt.NDArray[np.uint8] = np.ascontiguousarray(window.stretch(self._volume.values(slice_), self._span))
         return shown
 
@@ -67,16 +68,14 @@ def read(encoded: EncodedVolume, limits: LimitSettings, budget: VolumeSettings) 
 def check_budget(shape: tuple[int, int, int], dtype: np.dtype[Any], compressed: bool, budget: VolumeSettings) -> None:
     """Refuse what would not fit: more voxels than are taken, or more bytes than one volume may need while it is worked on.
 
-    Counted are the samples (twice where they are decompressed first, and twice again for real numbers, whose percentiles need a
-    copy), and the label map. Raises Fault(TOO_LARGE).
+    Counted are the samples, what they are unpacked from, and the label map. Raises Fault(TOO_LARGE).
     """
     voxels = int(np.prod(shape, dtype=np.int64))
     if voxels > budget.max_voxels:
         size = " x ".join(str(n) for n in shape)
         message = f"the volume has {size} voxels; the limit volumes.max_voxels is {budget.max_voxels}: send fewer slices"
         raise Fault(Kind.TOO_LARGE, message, param="volume")
-    copies = 1 + compressed + 2 * (dtype.kind == "f")
-    needed = voxels * (dtype.itemsize * copies + 1)
+    needed = voxels * (dtype.itemsize * (1 + compressed) + 1)
     if needed > budget.memory_bytes:
         message = (
             f"the volume needs {needed >> 20} MiB to be worked on; the limit volumes.memory_bytes is "
@@ -96,7 +95,7 @@ def _read(encoded: EncodedVolume, limits: LimitSettings, budget: VolumeSettings)
     if strangers:
         message = f"several files must be the DICOM files of one series; not DICOM, as sent from 0: {_listed(strangers)}"
         raise Fault(Kind.UNSUPPORTED_MEDIA, message)
-    return dicom_series.read(files, roomy, partial(check_budget, compressed=False, budget=budget))
+    return dicom_series.read(files, roomy, partial(check_budget, compressed=True, budget=budget))
 
 
 def _single(data: bytes, limits: LimitSettings, budget: VolumeSettings) -> Volume:

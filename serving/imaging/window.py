@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.domain.image import LinearWindow, PercentileWindow, RangeWindow, Window
-from serving.imaging.levels import Levels, pointwise
+from serving.imaging.levels import Levels, Population, pointwise
 
 Samples = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
@@ -32,7 +32,7 @@ class Span:
     high: float
 
 
-def span(window: Window, population: Levels) -> Span:
+def span(window: Window, population: Population) -> Span:
     """The span of a window. `population`: the samples that percentiles and extremes are taken of.
 
     Linear: center - width / 2 to center + width / 2, whatever the samples. Percentile: of the samples above 0 with

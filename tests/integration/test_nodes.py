@@ -16,6 +16,7 @@ from pathlib import Path
 
 import grpc
 import httpx
+import nibabel
 import numpy as np
 import pytest
 from cluster import Cluster
@@ -279,6 +280,30 @@ def test_the_prompts_of_a_session_are_in_flight_together(apart):
         )
         answers = list(method(iter(messages), timeout=PATIENCE_S))
     assert [answer.WhichOneof("kind") for answer in answers] == ["image"] + ["masks"] * AT_ONCE
+
+
+def test_a_volume_is_walked_in_a_pool_of_its_own_process(apart):
+    """Its events cross from the pool to the router as they come, and a cancellation the other way."""
+    volume = np.stack([pixels(number) for number in range(8)], axis=2).astype(np.int16).transpose(1, 0, 2)
+    data = nibabel.Nifti1Image(volume, np.eye(4)).to_bytes()
+    told = []
+
+    def stop(progress):
+        raise KeyboardInterrupt
+
+    with Client(apart.http_url, retries=20) as client:
+        found = client.segment_volume(data, boxes=[(30, 30, 1, 90, 90, 5)], progress=told.append)
+        with pytest.raises(KeyboardInterrupt):
+            client.segment_volume(data, boxes=[(30, 30, 0, 90, 90, 7)], progress=stop)
+    assert [each.slice for each in told] == [3, 4, 5, 2, 1]
+    assert (found.objects[0].first, found.objects[0].last) == (1, 5)
+    wait_until(lambda: volume_jobs(apart) == {"done": 1, "failed": 0, "cancelled": 1, "active": 0}, PATIENCE_S)
+
+
+def volume_jobs(server):
+    families = text_string_to_metric_families(httpx.get(f"{server.http_url}/metrics", timeout=30).text)
+    samples = [sample for family in families for sample in family.samples if sample.name.startswith("medserve_volume_jobs")]
+    return {sample.labels.get("outcome", "active"): int(sample.value) for sample in samples}
 
 
 def test_routers_with_pools_inside_share_what_either_encoded(server):

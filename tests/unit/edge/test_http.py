@@ -257,7 +257,7 @@ async def test_readiness(front):
 
 async def test_models(front):
     first, second = (await front.client.get("/v1/models")).json()["models"]
-    assert (first["name"], first["prompts"], first["limits"]) == ("sam", ["box", "point", "mask"], {"objects": 256})
+    assert (first["name"], first["prompts"], first["limits"]) == ("sam", ["box", "point", "mask", "volume"], {"objects": 256})
     assert (second["demonstration"], second["licence"]) == (True, "Apache-2.0")
 
 
