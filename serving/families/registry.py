@@ -11,6 +11,7 @@ from serving.families.family import FamilyDeclaration
 from serving.families.litemedsam.family import DECLARATION as LITEMEDSAM
 from serving.families.medclip.family import DECLARATION as MEDCLIP
 from serving.families.medsam.family import DECLARATION as MEDSAM
+from serving.families.medsam2.family import DECLARATION as MEDSAM2
 from serving.families.medsiglip.family import DECLARATION as MEDSIGLIP
 
 FAMILIES: Mapping[str, FamilyDeclaration] = {
@@ -21,4 +22,5 @@ FAMILIES: Mapping[str, FamilyDeclaration] = {
     MEDCLIP.name: MEDCLIP,
     BIOMEDCLIP.name: BIOMEDCLIP,
     MEDSIGLIP.name: MEDSIGLIP,
+    MEDSAM2.name: MEDSAM2,
 }

@@ -25,8 +25,8 @@ def drain(address: str, node_id: str, timeout_s: float, say: Callable[[str], Non
     replica is still there after `timeout_s` seconds.
     """
     import ray
-    from ray._raylet import GcsClient
-    from ray.core.generated.autoscaler_pb2 import DRAIN_NODE_REASON_PREEMPTION
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+    from ray.core.generated.autoscaler_pb2 import DRAIN_NODE_REASON_PREEMPTION  # type: ignore[attr-defined]
 
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, namespace="serve")

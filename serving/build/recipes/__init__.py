@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 RECIPES = {
     "litemedsam": "litemedsam",
     "medsam": "medsam",
+    "medsam2": "medsam2",
     "clip": "clip",
     "chexzero": "chexzero",
     "medclip": "medclip",

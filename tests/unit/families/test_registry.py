@@ -1,17 +1,19 @@
 import pytest
 
 from serving.domain.request import Classify, Embed, Encode, Lookup, Segment
+from serving.domain.volume import SegmentVolume
+from serving.families.medsam2.engines import PARTS
 from serving.families.registry import FAMILIES
 from tests.unit.families import fixtures, towers
 
 
 def test_every_family_under_its_own_name():
-    assert set(FAMILIES) == {"litemedsam", "medsam", "clip", "chexzero", "medclip", "biomedclip", "medsiglip"}
+    assert set(FAMILIES) == {"litemedsam", "medsam", "medsam2", "clip", "chexzero", "medclip", "biomedclip", "medsiglip"}
     assert all(name == declaration.name for name, declaration in FAMILIES.items())
 
 
 def test_the_tasks_are_those_of_the_pool():
-    tasks = {"adaptive": {Segment, Encode, Lookup}, "contrastive": {Classify, Embed}}
+    tasks = {"adaptive": {Segment, Encode, Lookup, SegmentVolume}, "contrastive": {Classify, Embed}}
     assert all(declaration.tasks == tasks[declaration.pool] for declaration in FAMILIES.values())
 
 
@@ -20,6 +22,7 @@ def test_the_tasks_are_those_of_the_pool():
     [
         ("litemedsam", {"image_encoder", "mask_decoder", "mask_refiner"}),
         ("medsam", {"image_encoder", "mask_decoder", "mask_refiner"}),
+        ("medsam2", set(PARTS)),
         ("clip", {"image_encoder", "text_encoder"}),
         ("chexzero", {"image_encoder", "text_encoder"}),
         ("medclip", {"image_encoder", "text_encoder"}),
