@@ -11,7 +11,7 @@ from serving.client import grpc_wire
 from serving.client.volumes import VolumeCall
 from serving.edge.proto import inference_pb2 as pb
 
-FORMATS = {"nifti": pb.VOLUME_NIFTI, "nrrd": pb.VOLUME_NRRD, "packed": pb.VOLUME_PACKED}
+FORMATS: Mapping[str, Any] = {"nifti": pb.VOLUME_NIFTI, "nrrd": pb.VOLUME_NRRD, "packed": pb.VOLUME_PACKED}
 
 
 def segment_volume(call: VolumeCall) -> pb.SegmentVolumeRequest:
