@@ -36,7 +36,6 @@ BACKENDS = {"image_encoder": "openvino", "mask_decoder": "openvino"}
 """The others run on ONNX Runtime: their numbers of memories and objects change from call to call."""
 
 AXES = {
-    "image": {0: "b"},
     "points": {1: "p", 2: "n"},
     "labels": {1: "p", 2: "n"},
     "logits": {1: "p"},
@@ -81,10 +80,11 @@ def _draft(side: int) -> Manifest:
 
 
 def _part(module: nn.Module, spec: EngineSpec, sample: Arrays, backend: str) -> Part:
-    """Axes of one element in an example would be taken for constants: there are two objects, memories and pointers of each."""
+    """Axes of one element in an example would be taken for constants: there are two objects, memories and pointers of each.
+
+    Images come one by one: an encoder of a fixed size is built and run faster.
+    """
     example = {name: torch.from_numpy(value) for name, value in sample.items()}
-    if not spec.reads:
-        example = {name: value.repeat(2, *[1] * (value.dim() - 1)) for name, value in example.items()}
     axes = {name: AXES[name] for name in example if name in AXES}
     return Part(module, example, axes, tuple(each.name for each in (*spec.writes, *spec.outputs)), backend)
 
