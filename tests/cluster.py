@@ -35,8 +35,9 @@ class Cluster:
     `region`. `log`: its standard error.
     """
 
-    def __init__(self, nodes, room=1, **environ):
-        self._command = [sys.executable, __file__, str(nodes)]
+    def __init__(self, nodes, room=1, replicas=0, **environ):
+        """`room`: replicas that a node has room for. `replicas`: at first, one a node unless said."""
+        self._command = [sys.executable, __file__, str(nodes), str(replicas or nodes)]
         self._environ = {**os.environ, "MEDSERVE_REPOSITORY__MODELS": "litemedsam", ROOM: str(room), **environ}
 
     def __enter__(self):
@@ -89,6 +90,11 @@ class Cluster:
         """The application again, with another code version: every replica of pools and router is replaced."""
         return self._do("upgrade")
 
+    def replicas(self):
+        """How many replicas of the pool run."""
+        self._do("count")
+        return self._running
+
     def weigh(self, weights):
         """Other weights of the models' versions: nothing is replaced."""
         return self._do(f"weigh {json.dumps(weights)}")
@@ -100,6 +106,7 @@ class Cluster:
 
     def _heed(self, said):
         self.http_url, self.grpc_address, self.nodes = said["http"], said["grpc"], said["nodes"]
+        self._running = said["replicas"]
 
     def _line(self):
         """The next answer; Ray writes to the same output."""
@@ -270,12 +277,21 @@ class Program:
         self._nodes[self._made] = Node(self._made, self._settings, self._run_dir, self._cluster, self._replicas_only)
         self._made += 1
 
+    def count(self):
+        """Nothing: every answer says how many replicas run."""
+
     def say(self):
+        from ray import serve
+
         nodes = {number: node.said() for number, node in self._nodes.items()}
-        print(
-            json.dumps({"http": f"http://127.0.0.1:{self._http_port}", "grpc": f"127.0.0.1:{self._grpc_port}", "nodes": nodes})
-        )
-        sys.stdout.flush()
+        states = serve.status().applications["medserve"].deployments[POOL].replica_states
+        said = {
+            "http": f"http://127.0.0.1:{self._http_port}",
+            "grpc": f"127.0.0.1:{self._grpc_port}",
+            "nodes": nodes,
+            "replicas": states.get("RUNNING", 0),
+        }
+        print(json.dumps(said), flush=True)
 
     def obey(self):
         """Commands until "quit" or the end of the input. A command is a method's name."""
@@ -325,11 +341,11 @@ def main():
     from serving.local.up import PREFIX
     from serving.settings import load
 
-    count = int(sys.argv[1])
+    count, replicas = map(int, sys.argv[1:3])
     run_dir = Path(tempfile.gettempdir()) / f"{PREFIX}{os.getpid()}"
     guard(run_dir)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    pool = {"replicas": count, "resources": {RESOURCE: 1}}
+    pool = {"replicas": replicas, "resources": {RESOURCE: 1}}
     program = Program(count, load(shape="apart", pools={POOL: pool}), run_dir)
     try:
         program.obey()
