@@ -2,9 +2,9 @@
 
     python tests/autoscaling.py [--most 3] [--users 12] [--seconds 120] [--out docs/benchmarks]
 
-Prints a line whenever the number of replicas changes and, at the end, what failed and locust's row of prompts. All replicas share
-this machine's cores: what more of them can show here is that they come, that work moves to them, and that they go again with
-nothing lost. That p95 recovers, only machines of their own can show.
+Prints a line whenever the number of replicas changes and, at the end, what failed and locust's row of prompts. All replicas
+share this machine's cores: what more of them can show here is that they come, that work moves to them, and that they go again
+with nothing lost. That p95 recovers, only machines of their own can show.
 """
 
 import argparse

@@ -51,6 +51,7 @@ imagePullPolicy: {{ .Values.image.serving.pullPolicy }}
 {{- $_ := set $tree "grpc" (mergeOverwrite (dict) (get $tree "grpc" | default dict) (dict "port" 9000)) -}}
 {{- $_ := set $tree "triton" (mergeOverwrite (dict) (get $tree "triton" | default dict) (dict "address" "127.0.0.1:8001")) -}}
 {{- $_ := set $tree "features" (mergeOverwrite (dict) (get $tree "features" | default dict) (dict "region" (include "medserve.region" .))) -}}
+{{- $_ := set $tree "logs" (mergeOverwrite (dict "to" "stderr") (get $tree "logs" | default dict)) -}}
 {{- $path := $apart | ternary "/models/published" "/run/medserve/repository" -}}
 {{- $_ := set $tree "repository" (mergeOverwrite (dict) (get $tree "repository" | default dict) (dict "path" $path)) -}}
 {{- if $apart -}}
@@ -216,6 +217,8 @@ preStop:
 - {name: RAY_SERVE_HAPROXY_SERVER_STATE_BASE, value: /run/medserve}
 - {name: RAY_SERVE_HAPROXY_SERVER_STATE_FILE, value: /run/medserve/h.state}
 - {name: RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH, value: /run/medserve/m.sock}
+{{- /* Its access log has every URL as it was sent: a socket that nobody reads. */}}
+- {name: RAY_SERVE_HAPROXY_LOG_TARGET, value: /run/medserve/nobody}
 - {name: RAY_SERVE_GRPC_MAX_MESSAGE_SIZE, value: {{ add (dig "limits" "max_body_bytes" 134217728 (deepCopy .Values.settings) | int64) 1048576 | quote }}}
 - {name: RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH, value: "1073741824"}
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
