@@ -109,6 +109,7 @@ def served(line: pb.ServedModel) -> Model:
     return Model(
         base.name, base.family, base.pool, base.digest, base.engines, base.precision, base.demonstration,
         line.licence, tuple(line.prompts), json.loads(line.limits_json or "{}"),
+        json.loads(line.gates_json or "{}"),
     )  # fmt: skip
 
 

@@ -50,7 +50,7 @@ class Client:
         self.registered.append(name)
         self.known.append(name)
 
-    async def ModelInfer(self, message, timeout):
+    async def ModelInfer(self, message, timeout, metadata):
         """As a server that knows only what is registered with it."""
         self.calls += 1
         if MINE not in self.known:
