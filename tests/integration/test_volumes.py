@@ -80,7 +80,7 @@ def test_a_series_is_the_nifti_it_was_made_of(server):
 
 
 def begin(server, **said):
-    files = [("volume", nifti(scan()[0])), ("request", (None, json.dumps({"boxes": [[22, 18, 0, 62, 58, 11]], **said})))]
+    files = [("volume", nifti(scan()[0])), ("request", (None, json.dumps({"boxes": [[22, 18, 2, 62, 58, 7]], **said})))]
     return httpx.stream("POST", f"{server.http_url}/v1/volumes/segment", files=files, timeout=60)
 
 
