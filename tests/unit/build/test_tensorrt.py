@@ -33,7 +33,8 @@ def exported(name, checkpoint):
     recipe = recipes.of(entry.models[0][1])
     same = (recipe.parts, checkpoint)
     if same not in EXPORTED:
-        made = recipe.parts(checkpoint(), Choices(entry, (entry.preprocessings or ("",))[0]))
+        chosen = (entry.preprocessings or ("",))[0]
+        made = recipe.parts(checkpoint(), Choices(entry, chosen, checkpoints.tokenizer(name)))
         EXPORTED[same] = made.options, dict(build_tensorrt.exported(made, print))
     return with_specs(name, *EXPORTED[same])
 
