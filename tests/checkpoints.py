@@ -87,7 +87,8 @@ def _file(name):
 
 def tokenizer(name):
     """The file that tells an entry's ids, or None where it needs none."""
-    return next(path for each in ENTRIES[name].tokenizer if (path := _file(name).parent / each).exists()) if name in FILES else None
+    found = [_file(name).parent / each for each in ENTRIES[name].tokenizer]
+    return next((path for path in found if path.exists()), None)
 
 
 def _medclip():

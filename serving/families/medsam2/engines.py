@@ -14,7 +14,7 @@ PARTS = ("image_encoder", "mask_decoder", "mask_refiner", "mask_pointer", "mask_
 OBJECTS_AXIS = 1
 """Every tensor of a decoding part is one image's (leading axis 1), then its objects."""
 OBJECTS, TOKENS = (1, 1, 16), (2, 3, 67)
-"""Least, usual and most: objects of a call, those of joined calls counted (`engines.line`); tokens of an object, its pad counted."""
+"""Least, usual and most: objects of a call, also of joined calls (`engines.line`); tokens of an object with its pad."""
 MEMORIES, POINTERS = (1, 1 + RECENT_MASKS, 1 + RECENT_MASKS), (1, MOST_POINTERS, MOST_POINTERS)
 """The same of what is remembered of an object."""
 POINTS = TensorSpec("points", "float32", (-1, -1, 2), (OBJECTS, TOKENS))
