@@ -78,6 +78,14 @@ ENTRIES = {
             for size in "blh"
         ),
         Entry(
+            "medlsam",
+            "adaptive",
+            (("medlsam", "medlsam"),),
+            "Apache-2.0",
+            "openmedlab/MedLSAM, checkpoint/medlam.pth",
+            options={"segmenter": ""},
+        ),
+        Entry(
             "synthetic-cxr",
             "contrastive",
             (("synthetic-cxr-chexzero", "chexzero"), ("synthetic-cxr-clip", "clip")),

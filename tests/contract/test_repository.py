@@ -14,6 +14,7 @@ BACKENDS = {"image_encoder": "openvino", "mask_decoder": "openvino"}
 OPTIONS = {
     "litemedsam": {},
     "medsam": {},
+    "medlsam": {},
     "sam-vit-b": {},
     "sam-vit-l": {},
     "sam-vit-h": {},

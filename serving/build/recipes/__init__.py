@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 RECIPES = {
     "litemedsam": "litemedsam",
     "medsam": "medsam",
+    "medlsam": "medlsam",
     "clip": "clip",
     "chexzero": "chexzero",
     "medclip": "medclip",
