@@ -166,6 +166,8 @@ def segment_volume(call: VolumeCall) -> pb.SegmentVolumeRequest:
         axis=body.get("axis"),
         output=_VOLUME_FORMATS.get(body.get("output", "nifti"), len(_VOLUME_FORMATS) + 1),
         keep=bool(body.get("keep")),
+        classes=body.get("classes", ()),
+        supports=body.get("supports", ""),
     )
 
 

@@ -122,7 +122,8 @@ class Refine(nn.Module):
     def forward(self, patch: Tensor, coarse: Tensor, middle: Tensor, fine: Tensor) -> Tensor:
         """(1, 1, 64, 64, 64) and one point's features to (1, 64, 64, 64): mean cosines, summed over the three scales.
 
-        The point's features have length 1 along the channels, or are means of such. They are slid over the patch's own as kernels; each map is one wider than its patch, for the kernels are even.
+        The point's features have length 1 along the channels, or are means of such. They are slid over the patch's own as
+        kernels; each map is one wider than its patch, for the kernels are even.
         """
         maps = []
         for features, kernel in zip(self.model.up(self.model.down(patch)), (coarse, middle, fine), strict=True):
