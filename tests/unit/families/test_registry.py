@@ -6,7 +6,7 @@ from tests.unit.families import fixtures, towers
 
 
 def test_every_family_under_its_own_name():
-    assert set(FAMILIES) == {"litemedsam", "medsam", "clip", "chexzero", "medclip", "biomedclip", "medsiglip"}
+    assert set(FAMILIES) == {"litemedsam", "medsam", "medlsam", "clip", "chexzero", "medclip", "biomedclip", "medsiglip"}
     assert all(name == declaration.name for name, declaration in FAMILIES.items())
 
 
@@ -20,6 +20,7 @@ def test_the_tasks_are_those_of_the_pool():
     [
         ("litemedsam", {"image_encoder", "mask_decoder", "mask_refiner"}),
         ("medsam", {"image_encoder", "mask_decoder", "mask_refiner"}),
+        ("medlsam", {"position", "describe", "refine"}),
         ("clip", {"image_encoder", "text_encoder"}),
         ("chexzero", {"image_encoder", "text_encoder"}),
         ("medclip", {"image_encoder", "text_encoder"}),
