@@ -33,7 +33,7 @@ from serving.engines.line import IN_FLIGHT, Line
 from serving.engines.triton import TritonServer
 from serving.errors import SetupError
 from serving.families import registry
-from serving.families.family import Tools
+from serving.families.family import Family, Tools
 from serving.imaging import volumes
 from serving.imaging.decode import decode
 from serving.manifest import EngineRecord, Manifest, read_all
@@ -73,11 +73,12 @@ def served_models(settings: Settings) -> tuple[ServedModel, ...]:
     """The lines of `/v1/models`."""
     lines = []
     for manifest in manifests(settings):
+        declared = registry.FAMILIES[manifest.family]
         prompts: tuple[str, ...] = dispatch.VISUAL if manifest.pool == "adaptive" else (*dispatch.TEXT, "image")
-        if SegmentVolume in registry.FAMILIES[manifest.family].tasks:
-            prompts = (*prompts, dispatch.VOLUME)
-        limits = registry.FAMILIES[manifest.family].limits(manifest)
-        lines.append(ServedModel(manifest, prompts, limits))
+        if SegmentVolume in declared.tasks:
+            # A model that takes nothing but volumes is told by names what to find in them.
+            prompts = (*prompts, dispatch.VOLUME) if len(declared.tasks) > 1 else (dispatch.CLASSES,)
+        lines.append(ServedModel(manifest, prompts, declared.limits(manifest)))
     return tuple(lines)
 
 
@@ -135,8 +136,11 @@ def open_pool(settings: Settings, name: str, metrics: Metrics) -> Pool:
         vectors,
         partial(volumes.read, limits=settings.limits, budget=settings.volumes),
         settings.volumes.kept_features_bytes,
+        settings.support_sets(),
+        lambda: families,
     )
-    families = {m.model: registry.FAMILIES[m.family].open(m, tools) for m in chosen}
+    families: dict[str, Family] = {}
+    families |= {m.model: registry.FAMILIES[m.family].open(m, tools) for m in chosen}
     engines = sorted({(e.name, e.version) for m in chosen for parts in m.engines.values() for e in parts})
 
     async def backend_ready() -> bool:

@@ -111,7 +111,9 @@ def embed(
 
 def segment_volume(
     volume: Annotated[list[Path], typer.Argument(help="NIfTI, NRRD, a ZIP or a folder of a DICOM series, or its files.")],
-    box: Annotated[list[str], typer.Option("--box", help="x0,y0,z0,x1,y1,z1, both slices included; one object each.")],
+    box: Annotated[list[str] | None, typer.Option("--box", help="x0,y0,z0,x1,y1,z1, both slices; one object each.")] = None,
+    classes: Annotated[list[str] | None, typer.Option("--class", help="A structure to be found by name; repeat it.")] = None,
+    supports: Annotated[str | None, typer.Option("--supports", help="The support set that shows the classes.")] = None,
     slice_: Annotated[int | None, typer.Option("--slice", help="The key slice of boxes x0,y0,x1,y1.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help=".nii.gz or .nrrd; anything else gets packed bits.")] = Path(
         "mask.nii.gz"
@@ -123,13 +125,14 @@ def segment_volume(
     url: Url = HERE,
     token: Token = None,
 ) -> None:
-    """Boxes in a volume -> a label map of the same geometry. Ctrl-C cancels."""
+    """Boxes in a volume, or structures by name -> a label map of the same geometry. Ctrl-C cancels."""
     with _one_line_errors():
-        boxes = [_numbers(each, "x0,y0,z0,x1,y1,z1") for each in box]
+        boxes = [_numbers(each, "x0,y0,z0,x1,y1,z1") for each in box or ()]
         given = _given(slice=slice_, window=_window(window), output=_volume_format(output), axis=axis)
+        given |= _given(boxes=boxes or None, classes=classes or None, supports=supports)
         with Client(url, token=token) as client, _progress_line() as progress:
             source: Any = volume[0] if len(volume) == 1 else volume
-            found = client.segment_volume(source, boxes=boxes, progress=progress, model=model, **given)
+            found = client.segment_volume(source, progress=progress, model=model, **given)
         found.save(output)
     if as_json:
         told = [vars(each) for each in found.objects]

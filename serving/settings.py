@@ -181,6 +181,8 @@ class VolumeSettings(Section):
     """How long a job that is done is remembered with its result, seconds."""
     deadline_s: float = Field(default=1800.0, gt=0)
     """Longest time that a job may take; a request may ask for less."""
+    supports: Path | None = None
+    """The folder of the support sets that `medserve models support` makes. None: `supports` in ``$MEDSERVE_HOME``."""
     spool: Path | None = None
     """Where jobs and results lie, a folder of this node that all its replicas see. None: the run directory of `medserve up`."""
 
@@ -257,6 +259,10 @@ class Settings(Section):
     tracing: TracingSettings = TracingSettings()
     versions: dict[str, dict[str, float]] = Field(default_factory=dict)
     """Model -> version -> percent of the images that the version answers where the model is asked for without one."""
+
+    def support_sets(self) -> Path:
+        """The folder of support sets."""
+        return self.volumes.supports or self.home / "supports"
 
     def on_this_node(self, environ: Mapping[str, str] = os.environ) -> Settings:
         """The same with this node's own Triton, arena and models, where its environment names them. Called in a replica."""

@@ -78,6 +78,14 @@ ENTRIES = {
             "bowang-lab/MedSAM2 (Hiera-T, 512 pixels), or a SAM 2.1 Hiera-T fine-tuned at that size",
         ),
         Entry(
+            "medlsam",
+            "adaptive",
+            (("medlsam", "medlsam"),),
+            "Apache-2.0",
+            "openmedlab/MedLSAM, checkpoint/medlam.pth",
+            options={"segmenter": ""},
+        ),
+        Entry(
             "synthetic-cxr",
             "contrastive",
             (("synthetic-cxr-chexzero", "chexzero"), ("synthetic-cxr-clip", "clip")),

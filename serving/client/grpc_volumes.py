@@ -28,6 +28,8 @@ def segment_volume(call: VolumeCall) -> pb.SegmentVolumeRequest:
         axis=body.get("axis"),
         output=FORMATS.get(body.get("output", "nifti"), len(FORMATS) + 1),
         keep=bool(body.get("keep")),
+        classes=body.get("classes", ()),
+        supports=body.get("supports", ""),
     )
 
 

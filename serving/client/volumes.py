@@ -36,12 +36,15 @@ _MEDIA = {
 class VolumeOptions(Options, total=False):
     """`boxes`: [x0, y0, z0, x1, y1, z1] each, both slices included, or four numbers with `slice`. `objects`: the general form.
 
+    `classes`: names of structures that the model finds by the support set `supports`.
     `window`: {center, width}, {low, high, nonzero} in percent, or {minimum, maximum}. `axis`: slices are counted along it (2).
     """
 
     boxes: Sequence[Sequence[float]]
     slice: int
     objects: Sequence[dict[str, Any]]
+    classes: Sequence[str]
+    supports: str
     window: dict[str, Any]
     axis: int
     output: Literal["nifti", "nrrd", "packed"]

@@ -76,13 +76,17 @@ class VolumeObject:
     """What is said about one object: on one slice, the key slice, and between which slices it lies.
 
     `shown`: a box, points, earlier logits or a mask on the key slice. `key`: its number, or None for the middle of `first` to
-    `last` (both included). Without these the object is followed until a slice shows nothing of it.
+    `last` (both included). Without these the object is followed until a slice shows nothing of it. `follow`: each slice's
+    prompt comes of the mask before it; otherwise what is shown is said on every slice. `label`: its number in the answer,
+    which objects on different slices may share; None is its place among the objects.
     """
 
     shown: ObjectPrompt | KeyMask
     key: int | None = None
     first: int | None = None
     last: int | None = None
+    follow: bool = True
+    label: int | None = None
 
     def __post_init__(self) -> None:
         if (self.first is None) != (self.last is None):
@@ -128,17 +132,18 @@ class VolumeObject:
 
 @dataclass(frozen=True, eq=False)
 class ClassNames:
-    """Structures to be found by name, each shown by volumes with label maps: for models that localise by a support set.
-
-    `support`: (volume, its label map) pairs; label n of a map is `names[n - 1]`.
-    """
+    """Structures to be found by name, for models that localise by a support set. `supports`: the set's name on the server."""
 
     names: tuple[str, ...]
-    support: tuple[tuple[EncodedVolume, EncodedVolume], ...] = ()
+    supports: str = ""
 
     def __post_init__(self) -> None:
         if not self.names or any(not name.strip() for name in self.names):
             raise Fault(Kind.INVALID, "classes needs names, none of them blank", param="classes")
+        if len(set(self.names)) < len(self.names):
+            raise Fault(Kind.INVALID, "classes names one twice", param="classes")
+        if not self.supports:
+            raise Fault(Kind.INVALID, "classes needs supports, the name of a support set", param="supports")
 
 
 class VolumeFormat(Enum):

@@ -27,6 +27,8 @@ def request_body(given: pb.SegmentVolumeRequest, most: LimitSettings) -> dict[st
         "objects": [_object(each) for each in given.objects],
         "output": _FORMATS[given.output],
         "keep": given.keep,
+        "classes": list(given.classes),
+        "supports": given.supports,
     }
     if not body["volumes"]:
         raise Fault(Kind.INVALID, "no volume: send its bytes", param="volume")

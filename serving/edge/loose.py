@@ -15,7 +15,7 @@ from serving.edge.fields import invalid
 from serving.errors import Fault, Kind
 
 IMAGE_FIELDS = ("index", "axis", "window", "media_type", "dtype", "shape")
-_REPEATED = ("labels", "texts", "templates", "negative_templates")
+_REPEATED = ("labels", "classes", "texts", "templates", "negative_templates")
 
 
 def body(pairs: Iterable[tuple[str, str]]) -> tuple[dict[str, Any], dict[str, Any]]:

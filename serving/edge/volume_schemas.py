@@ -52,6 +52,10 @@ class VolumeBody(_Body):
         default=[], examples=[[[95, 255, 12, 190, 350, 40]]]
     )
     """One object each: [x0, y0, z0, x1, y1, z1], both slices included; or four numbers with `slice`."""
+    classes: list[str] = []
+    """Names of structures, for a model that finds them by a support set."""
+    supports: str = ""
+    """The support set's name on the server."""
     slice: int | None = Field(default=None, ge=0)
     """The key slice of boxes of four numbers."""
     objects: list[VolumeObjectBody] = []

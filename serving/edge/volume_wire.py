@@ -9,14 +9,17 @@ from typing import Any
 from serving.domain.answer import EncodedMask
 from serving.domain.prompt import Box, ObjectPrompt
 from serving.domain.request import MaskFormat
-from serving.domain.volume import EncodedVolume, KeyMask, SegmentVolume, VolumeFormat, VolumeObject
+from serving.domain.volume import ClassNames, EncodedVolume, KeyMask, SegmentVolume, VolumeFormat, VolumeObject
 from serving.edge import images, limits, prompts, wire
 from serving.edge.fields import Fields, invalid, number, sequence
 from serving.errors import Fault, Kind
 from serving.imaging import masks
 from serving.settings import LimitSettings
 
-FIELDS = ("model", "volume", "volumes", "boxes", "slice", "objects", "window", "axis", "output", "keep", "media_type")
+FIELDS = (
+    *("model", "volume", "volumes", "boxes", "slice", "objects", "classes", "supports"),
+    *("window", "axis", "output", "keep", "media_type"),
+)
 OBJECT_FIELDS = ("box", "points", "mask", "slice", "first", "last")
 _BOX = "must be six numbers [x0, y0, z0, x1, y1, z1], z whole slices, both included; or four with a slice"
 
@@ -39,8 +42,24 @@ def segment_volume(body: Mapping[str, Any], most: LimitSettings) -> VolumeAsk:
     found = [_box(each, f"boxes[{n}]", common) for n, each in enumerate(said[0])]
     found += [_object(each, f"objects[{n}]", most) for n, each in enumerate(said[1])]
     axis = fields.integer("axis")
-    task = SegmentVolume(_volume(fields), tuple(found), 2 if axis is None else axis, _output(fields))
+    asked = _classes(fields, most) or tuple(found)
+    if found and not isinstance(asked, tuple):
+        raise invalid("classes", "goes without boxes and objects: the support set says where to look")
+    task = SegmentVolume(_volume(fields), asked, 2 if axis is None else axis, _output(fields))
     return VolumeAsk(task, wire.model(fields), fields.flag("keep"))
+
+
+def _classes(fields: Fields, most: LimitSettings) -> ClassNames | None:
+    """`classes`: names of structures, with `supports`, the name of a support set."""
+    given, supports = fields.items("classes"), fields.text("supports")
+    if not given:
+        if supports:
+            raise invalid("classes", "needs the names of the structures to be found")
+        return None
+    limits.count(len(given), most.max_objects, "classes")
+    if not all(isinstance(name, str) and len(name) <= most.max_text_chars for name in given):
+        raise invalid("classes", "must be a list of names")
+    return ClassNames(tuple(given), supports)
 
 
 def _volume(fields: Fields) -> EncodedVolume:

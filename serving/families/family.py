@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 from serving.domain.answer import Answer
@@ -29,7 +30,8 @@ class Tools:
     `engine`: opens the engine of a spec and a built record. `decode`: bytes -> pixels, blocking. `run`: runs a blocking
     function in the pool's threads. `store`: the node's Features, in the pools that keep them. `vectors`: this replica's image
     vectors, in the pools that compare. `read_volume`: a volume as sent -> voxels, blocking.
-    `kept_features_bytes`: what one volume's Features may take beside the arena.
+    `kept_features_bytes`: what one volume's Features may take beside the arena. `supports`: the folder of support sets.
+    `peers`: the models of this pool by name, once all of them are open.
     """
 
     engine: Callable[[EngineSpec, EngineRecord], Engine]
@@ -39,6 +41,8 @@ class Tools:
     vectors: VectorStore = field(default_factory=partial(VectorStore, VECTORS_BYTES, VECTORS_TTL_S))
     read_volume: Callable[[EncodedVolume], Volume] | None = None
     kept_features_bytes: int = 0
+    supports: Path | None = None
+    peers: Callable[[], Mapping[str, Family]] = dict
 
 
 class Family(Protocol):

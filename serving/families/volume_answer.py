@@ -6,6 +6,9 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from serving.domain.answer import ModelInfo
 from serving.domain.request import Request
 from serving.domain.volume import (
@@ -38,9 +41,14 @@ async def answer(request: Request, tools: Tools, info: ModelInfo, stages: Stages
     for item in objects:
         item.within(slices.frame, task.axis)
     walk = Walk(objects, slices.frame.slices(task.axis), open_model(slices, objects), tools.run, request.deadline)
-    collector = Collector(slices.frame, task.axis, len(objects), task.output)
-    await tell(VolumeAccepted(slices.frame, len(objects), walk.visits, info))
-    await walk.go(collector.add, tell)
+    labels = [number if item.label is None else item.label for number, item in enumerate(objects)]
+    collector = Collector(slices.frame, task.axis, max(labels) + 1, task.output)
+
+    def collect(index: int, number: int, mask: npt.NDArray[np.bool_]) -> None:
+        collector.add(index, labels[number], mask)
+
+    await tell(VolumeAccepted(slices.frame, max(labels) + 1, walk.visits, info))
+    await walk.go(collect, tell)
     data = await tools.run(partial(write, collector, stages))
     return VolumeAnswer(data, task.output, slices.frame, collector.objects(), info, dict(stages.seconds))
 

@@ -144,7 +144,8 @@ class Walk(Generic[F, P]):
             if prompt is None and self._objects[number].open_ended:
                 self._ended.add(number)
                 continue
-            following = self._model.first_prompt(number) if prompt is None else prompt
+            follow = self._objects[number].follow
+            following = prompt if follow and prompt is not None else self._model.first_prompt(number)
             self._next[number] = following
             if index == self._keys[number]:
                 self._below[number] = following

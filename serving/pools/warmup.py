@@ -11,8 +11,10 @@ import numpy as np
 from serving.domain.image import EncodedImage, RawLayout
 from serving.domain.prompt import Box, Labels, ObjectPrompt, Point
 from serving.domain.request import Classify, Deadline, Request, Segment, Task
+from serving.domain.volume import SegmentVolume
 from serving.errors import Fault, Kind
 from serving.families.family import Family
+from serving.families.registry import FAMILIES
 from serving.telemetry.stages import Stages
 
 SIDE_PX = 64
@@ -30,11 +32,17 @@ def tasks(pool: str) -> tuple[Task, ...]:
     return (Classify((image,), Labels(("finding", "other"))),)
 
 
+def takes_pictures(family: Family) -> bool:
+    """Whether there is anything small to ask: a model that takes nothing but volumes is warmed by the one that it asks."""
+    declared = FAMILIES.get(family.manifest.family)
+    return declared is None or declared.tasks != {SegmentVolume}
+
+
 async def run(families: Mapping[str, Family], timeout_s: float) -> None:
     """Answer the warm-up tasks with every family. Waits for a Triton that is still starting, up to `timeout_s`."""
     until = time.monotonic() + timeout_s
     for name, family in families.items():
-        for task in tasks(family.manifest.pool):
+        for task in tasks(family.manifest.pool) if takes_pictures(family) else ():
             request = Request(task, Deadline(until), request_id="warm-up", model=name, tenant="warm-up")
             while True:
                 try:

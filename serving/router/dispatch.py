@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from serving.domain.request import Classify, Embed, Encode, Lookup, Segment, Task
-from serving.domain.volume import SegmentVolume
+from serving.domain.volume import ClassNames, SegmentVolume
 from serving.errors import Fault, Kind
 from serving.router.brain import ServedModel
 from serving.router.versions import base_of
@@ -13,6 +13,8 @@ from serving.router.versions import base_of
 VISUAL = ("box", "point", "mask")
 VOLUME = "volume"
 """Said of the models that take whole volumes."""
+CLASSES = "classes"
+"""Said of the models that find structures in whole volumes by name."""
 TEXT = ("labels", "text")
 
 _PROMPTS: dict[type, tuple[str, ...]] = {
@@ -62,8 +64,14 @@ def choose(task: Task, model: str | None, served: Sequence[ServedModel]) -> Serv
 
 
 def _takes(model: ServedModel, task: Task) -> bool:
-    return VOLUME in model.prompts or not isinstance(task, SegmentVolume)
+    return not set(_kinds(task)).isdisjoint(model.prompts)
+
+
+def _kinds(task: Task) -> tuple[str, ...]:
+    """The prompt kinds, one of which a model must take to answer this."""
+    by_name = isinstance(task, SegmentVolume) and isinstance(task.objects, ClassNames)
+    return (CLASSES,) if by_name else _PROMPTS[type(task)]
 
 
 def _words(task: Task) -> str:
-    return " or ".join(_PROMPTS[type(task)])
+    return " or ".join(_kinds(task))

@@ -26,6 +26,7 @@ RECIPES = {
     "litemedsam": "litemedsam",
     "medsam": "medsam",
     "medsam2": "medsam2",
+    "medlsam": "medlsam",
     "clip": "clip",
     "chexzero": "chexzero",
     "medclip": "medclip",

@@ -487,20 +487,24 @@ class VolumeObject(_message.Message):
     def __init__(self, box: _Optional[_Union[Box, _Mapping]] = ..., points: _Optional[_Iterable[_Union[Point, _Mapping]]] = ..., mask: _Optional[_Union[VolumeMask, _Mapping]] = ..., slice: _Optional[int] = ..., first: _Optional[int] = ..., last: _Optional[int] = ...) -> None: ...
 
 class SegmentVolumeRequest(_message.Message):
-    __slots__ = ("model", "volume", "objects", "axis", "output", "keep")
+    __slots__ = ("model", "volume", "objects", "axis", "output", "keep", "classes", "supports")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VOLUME_FIELD_NUMBER: _ClassVar[int]
     OBJECTS_FIELD_NUMBER: _ClassVar[int]
     AXIS_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     KEEP_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    SUPPORTS_FIELD_NUMBER: _ClassVar[int]
     model: str
     volume: Volume
     objects: _containers.RepeatedCompositeFieldContainer[VolumeObject]
     axis: int
     output: VolumeFormat
     keep: bool
-    def __init__(self, model: _Optional[str] = ..., volume: _Optional[_Union[Volume, _Mapping]] = ..., objects: _Optional[_Iterable[_Union[VolumeObject, _Mapping]]] = ..., axis: _Optional[int] = ..., output: _Optional[_Union[VolumeFormat, str]] = ..., keep: _Optional[bool] = ...) -> None: ...
+    classes: _containers.RepeatedScalarFieldContainer[str]
+    supports: str
+    def __init__(self, model: _Optional[str] = ..., volume: _Optional[_Union[Volume, _Mapping]] = ..., objects: _Optional[_Iterable[_Union[VolumeObject, _Mapping]]] = ..., axis: _Optional[int] = ..., output: _Optional[_Union[VolumeFormat, str]] = ..., keep: _Optional[bool] = ..., classes: _Optional[_Iterable[str]] = ..., supports: _Optional[str] = ...) -> None: ...
 
 class FollowVolumeRequest(_message.Message):
     __slots__ = ("job", "after")

@@ -8,7 +8,17 @@ from tests.unit.families import fixtures, towers
 
 
 def test_every_family_under_its_own_name():
-    assert set(FAMILIES) == {"litemedsam", "medsam", "medsam2", "clip", "chexzero", "medclip", "biomedclip", "medsiglip"}
+    assert set(FAMILIES) == {
+        "litemedsam",
+        "medsam",
+        "medsam2",
+        "medlsam",
+        "clip",
+        "chexzero",
+        "medclip",
+        "biomedclip",
+        "medsiglip",
+    }
     assert all(name == declaration.name for name, declaration in FAMILIES.items())
 
 
@@ -25,6 +35,7 @@ def test_the_tasks_are_those_of_the_pool():
         ("litemedsam", {"image_encoder", "mask_decoder", "mask_refiner"}),
         ("medsam", {"image_encoder", "mask_decoder", "mask_refiner"}),
         ("medsam2", set(PARTS)),
+        ("medlsam", {"position", "describe", "refine"}),
         ("clip", {"image_encoder", "text_encoder"}),
         ("chexzero", {"image_encoder", "text_encoder"}),
         ("medclip", {"image_encoder", "text_encoder"}),

@@ -1,0 +1,122 @@
+"""MedLSAM's answers: structures by name, located in a volume by a support set and segmented by a SAM-like model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any, cast
+
+from serving.domain.answer import Answer, ModelInfo
+from serving.domain.request import Request
+from serving.domain.volume import ClassNames, SegmentVolume, VolumeAccepted, VolumeAnswer, VolumeEvent
+from serving.engines.engine import EngineSpec
+from serving.errors import Fault, Kind, SetupError
+from serving.families.family import Family, Tools, VolumeFamily
+from serving.families.medlsam import engines, supports
+from serving.families.medlsam.locate import Locator, objects
+from serving.families.medlsam.offsets import PATCH, RANGE_MM
+from serving.families.medlsam.supports import Structure, SupportSet
+from serving.families.volume_answer import Tell
+from serving.manifest import Manifest
+from serving.telemetry.stages import Stages
+
+
+class MedLsam:
+    """One served MedLSAM. Its slices go to another model of the pool, told once by `segmenter` or the first that takes them."""
+
+    def __init__(self, manifest: Manifest, tools: Tools) -> None:
+        if tools.read_volume is None or tools.supports is None:
+            raise SetupError(f"model {manifest.model} needs volumes and support sets: serve it in the adaptive pool")
+        self._manifest, self._tools, self._info = manifest, tools, manifest.info()
+        specs = DECLARATION.specs(manifest)
+        self._position = tools.engine(specs["position"], manifest.engines["position"][0])
+        self._refine = tools.engine(specs["refine"], manifest.engines["refine"][0])
+
+    @property
+    def manifest(self) -> Manifest:
+        """The built model behind it."""
+        return self._manifest
+
+    async def answer(self, request: Request, stages: Stages) -> Answer:
+        """No task on pictures: always a Fault."""
+        raise Fault(Kind.INVALID, f"{self._manifest.model} takes volumes with class names", param="model")
+
+    async def answer_volume(self, request: Request, stages: Stages, tell: Tell) -> VolumeAnswer:
+        """Masks of the classes, in their order. Raises Fault; before VolumeAccepted for a wrong set, class or volume."""
+        task = request.task
+        assert isinstance(task, SegmentVolume)
+        if not isinstance(task.objects, ClassNames):
+            raise Fault(Kind.INVALID, f"{self._manifest.model} takes class names with a support set", param="classes")
+        segmenter = self._segmenter()
+        structures = _chosen(await self._tools.run(partial(self._set, task.objects.supports)), task.objects.names)
+        volume, placed, frame = await self._tools.run(partial(self._read, task, stages))
+        locator = Locator(self._position, self._refine, self._tools.run, request, stages)
+        asked = objects(await locator.find(volume, placed, structures), frame, task.axis)
+        del volume
+        info = _with(self._info, segmenter.manifest.info())
+
+        async def told(event: VolumeEvent) -> None:
+            await tell(replace(event, model=info) if isinstance(event, VolumeAccepted) else event)
+
+        found = await segmenter.answer_volume(replace(request, task=replace(task, objects=asked)), stages, told)
+        return replace(found, model=info)
+
+    def _segmenter(self) -> VolumeFamily:
+        chosen = str(self._manifest.options.get("segmenter", ""))
+        for name, family in self._tools.peers().items():
+            if (name == chosen if chosen else hasattr(family, "answer_volume")) and not isinstance(family, MedLsam):
+                return cast(VolumeFamily, family)
+        raise Fault(Kind.INVALID, f"no model is served that could segment for {self._manifest.model}", param="model")
+
+    def _set(self, name: str) -> SupportSet:
+        assert self._tools.supports is not None
+        found = supports.read(self._tools.supports, name)
+        if found.digest != self._manifest.digest:
+            message = "this support set was made with another checkpoint: make it again with `medserve models support`"
+            raise Fault(Kind.INVALID, message, param="supports")
+        return found
+
+    def _read(self, task: SegmentVolume, stages: Stages) -> tuple[Any, Any, Any]:
+        assert self._tools.read_volume is not None
+        with stages.measure("decode"):
+            volume = self._tools.read_volume(task.volume)
+        with stages.measure("preprocess"):
+            return (*supports.prepared(volume), volume.frame)
+
+
+def _chosen(held: SupportSet, names: tuple[str, ...]) -> list[Structure]:
+    unknown = [name for name in names if name not in held.structures]
+    if unknown:
+        message = f"the support set does not show every class asked for; it shows: {', '.join(held.structures)}"
+        raise Fault(Kind.INVALID, message, param="classes")
+    return [held.structures[name] for name in names]
+
+
+def _with(mine: ModelInfo, other: ModelInfo) -> ModelInfo:
+    """Who answered: this model, with the engines of both."""
+    return replace(mine, engines={**mine.engines, **other.engines}, demonstration=mine.demonstration or other.demonstration)
+
+
+class Declaration:
+    """What MedLSAM is before any of its engines is built."""
+
+    name = "medlsam"
+    pool = "adaptive"
+    tasks: frozenset[type] = frozenset({SegmentVolume})
+
+    def specs(self, manifest: Manifest) -> Mapping[str, EngineSpec]:
+        """part -> spec: position, describe, refine."""
+        return engines.specs(manifest)
+
+    def open(self, manifest: Manifest, tools: Tools) -> Family:
+        """The served model. Raises SetupError where there are no volumes."""
+        return MedLsam(manifest, tools)
+
+    def limits(self, manifest: Manifest) -> Mapping[str, Any]:
+        """Voxels of a patch's side; the farthest that a structure is looked for, mm; the model that segments."""
+        segmenter = str(manifest.options.get("segmenter", ""))
+        return {"patch_side": PATCH, "range_mm": list(RANGE_MM), "segmenter": segmenter}
+
+
+DECLARATION = Declaration()
