@@ -118,6 +118,12 @@ CHECKPOINTS = {
     "medsiglip": _medsiglip,
 }
 
+SOME = {
+    **dict.fromkeys(("medsam", "sam-vit-b", "sam-vit-l", "sam-vit-h"), ("image_encoder",)),
+    "medsam2": ("image_encoder", "mask_tracker", "memory_encoder"),
+}
+"""Entry -> the parts that the tests build. SAM's other two are LiteMedSAM's; MedSAM2's have the tracker's mask decoder."""
+
 
 def checkpoint(name):
     """The function that makes the state dict of an entry."""

@@ -1,6 +1,6 @@
 """Every committed GPU configuration read by the real Triton, warm-up included, before a backend that answers with zeros.
 
-What a CPU's Triton cannot take is replaced: the instances' kind, and TensorRT itself.
+What a CPU's Triton cannot take is replaced: the instances' kind, and TensorRT itself. Of equal ones one is read.
 """
 
 import pytest
@@ -13,7 +13,8 @@ from serving.settings import CHECKOUT
 
 pytestmark = pytest.mark.integration
 
-CONFIGS = {path.parent.name: path.read_text() for path in sorted((CHECKOUT / "model_repository").glob("*/config.pbtxt"))}
+FILES = {path.parent.name: path.read_text() for path in sorted((CHECKOUT / "model_repository").glob("*/config.pbtxt"))}
+CONFIGS = {name: FILES[name] for name in {text.replace(name, ""): name for name, text in FILES.items()}.values()}
 
 ZEROS = """
 import json
@@ -40,11 +41,11 @@ class TritonPythonModel:
 class WithTensorrt(EmbeddedTriton):
     """The embedded Triton with a backend of the name "tensorrt"."""
 
-    def _write_backends(self, root):
-        super()._write_backends(root)
+    def _launch(self, binary):
         folder = self._run_dir / "backends" / "tensorrt"
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         (folder / "model.py").write_text(ZEROS)
+        super()._launch(binary)
 
 
 @pytest.fixture(scope="module")
