@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ray import serve
-from ray.serve.config import RequestRouterConfig
+from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
@@ -24,6 +27,7 @@ from serving.edge.jobs import Jobs
 from serving.embeddings.arena import Arena
 from serving.embeddings.store import FeaturesStore
 from serving.embeddings.vectors import VectorStore
+from serving.engines import selfcheck
 from serving.engines.engine import Engine, EngineSpec
 from serving.engines.line import IN_FLIGHT, Line
 from serving.engines.triton import TritonServer
@@ -38,12 +42,16 @@ from serving.pools.ingress import Ingress
 from serving.pools.local import LocalPoolClient
 from serving.pools.pool import Pool
 from serving.pools.replica import PoolReplica, RayPoolClient
+from serving.pools.selfcheck import Check
+from serving.pools.selfcheck import run as run_selfcheck
 from serving.router import dispatch
 from serving.router.admission import limits
 from serving.router.brain import ServedModel
 from serving.router.gate import Gate
 from serving.router.router import PoolClient, Router
+from serving.router.versions import Weights, shares
 from serving.settings import PoolSettings, Settings
+from serving.telemetry import logs, tracing
 from serving.telemetry.metrics import Metrics, of_this_process
 
 QUIET = LoggingConfig(enable_access_log=False)
@@ -105,15 +113,19 @@ def open_pool(settings: Settings, name: str, metrics: Metrics) -> Pool:
     mine = pool_settings(settings, name)
     chosen = [m for m in manifests(settings) if m.pool == name]
     arena = Arena(settings.features.region, settings.features.ttl_s) if name == "adaptive" else None
+    if arena is not None:
+        metrics.prepare_arena(name, arena.nbytes)
     store = FeaturesStore(arena, settings.features.ttl_s) if arena else None
-    triton = TritonServer(settings.triton.address, settings.triton.call_timeout_s, arena.nbytes if arena else 0)
+    key = settings.triton.key.get_secret_value()
+    triton = TritonServer(settings.triton.address, settings.triton.call_timeout_s, arena.nbytes if arena else 0, key)
     threads = ThreadPoolExecutor(mine.threads, thread_name_prefix=name)
 
     def run(work: Callable[[], Any]) -> Awaitable[Any]:
         return asyncio.get_running_loop().run_in_executor(threads, work)
 
     def engine(spec: EngineSpec, record: EngineRecord) -> Engine:
-        return Line(triton.engine(spec, record), IN_FLIGHT if spec.reads or spec.writes else BATCHED_IN_FLIGHT)
+        several = IN_FLIGHT if spec.reads or spec.writes else BATCHED_IN_FLIGHT
+        return Line(triton.engine(spec, record), max(1, several // _sharers(settings)))
 
     vectors = VectorStore(mine.vectors_bytes, settings.features.ttl_s)
     tools = Tools(
@@ -134,15 +146,36 @@ def open_pool(settings: Settings, name: str, metrics: Metrics) -> Pool:
     async def backend_ready() -> bool:
         return all(await asyncio.gather(*(triton.model_ready(engine, version) for engine, version in engines)))
 
-    return Pool(name, families, backend_ready, metrics, partial(_publish, metrics, name, arena, vectors))
+    checks = [
+        Check(m.model, record.name, triton.engine(specs[part], record), _selfcheck_file(settings, record))
+        for m in chosen
+        for specs in (registry.FAMILIES[m.family].specs(m),)
+        for part, records in m.engines.items()
+        for record in records
+    ]
+    publish = partial(_publish, metrics, name, arena, vectors)
+    return Pool(name, families, backend_ready, metrics, publish, partial(run_selfcheck, checks, arena))
+
+
+def _selfcheck_file(settings: Settings, record: EngineRecord) -> Path:
+    return settings.repository.path / record.name / record.version / selfcheck.FILE
+
+
+def _sharers(settings: Settings) -> int:
+    """How many replicas of this node stand before one engine, and divide its places between their lines."""
+    return settings.router.replicas if settings.shape == "together" else 1
 
 
 def _publish(metrics: Metrics, pool: str, arena: Arena | None, vectors: VectorStore) -> None:
     """What is held, and what this replica dropped since the last time."""
     held, gone = vectors.stats.bytes, vectors.stats.take_evictions()
     if arena is not None:
-        held, gone = held + arena.used_bytes(), gone + arena.evictions
-        arena.evictions = 0
+        used = arena.used_bytes()
+        held, gone = held + used, gone + arena.evictions
+        metrics.arena_used.labels(pool).set(used)
+        if arena.refusals:
+            metrics.arena_full.labels(pool).inc(arena.refusals)
+        arena.evictions = arena.refusals = 0
     metrics.features_bytes.labels(pool).set(held)
     if gone:
         metrics.features_evictions.labels(pool).inc(gone)
@@ -150,12 +183,15 @@ def _publish(metrics: Metrics, pool: str, arena: Arena | None, vectors: VectorSt
 
 async def open_apart(settings: Settings, handles: dict[str, DeploymentHandle[Any]]) -> Fronts:
     """One router replica before pools that are deployments of their own."""
-    clients = {name: RayPoolClient(name, handle) for name, handle in handles.items()}
-    return _fronts(settings, clients, of_this_process())
+    begin_telling(settings)
+    metrics = of_this_process()
+    clients = {name: RayPoolClient(name, handle, metrics.resent.labels(name).inc) for name, handle in handles.items()}
+    return _fronts(settings, clients, metrics)
 
 
 async def open_together(settings: Settings, handles: dict[str, DeploymentHandle[Any]]) -> Fronts:
     """One router replica with every pool in its own process, warmed up. `handles` is empty."""
+    begin_telling(settings)
     settings, metrics = settings.on_this_node(), of_this_process()
     pools = [open_pool(settings, name, metrics) for name in pool_names(settings)]
     for pool in pools:
@@ -169,10 +205,35 @@ def _fronts(settings: Settings, clients: Mapping[str, PoolClient], metrics: Metr
     gates = {}
     for name in clients:
         gates[name] = Gate(name, limits(pool_settings(settings, name), len(settings.auth.tokens)))
-    brain = Router(clients, gates, served_models(settings), metrics)
+    served = served_models(settings)
+    records = {model.manifest.model: model.manifest for model in served}
+    brain = Router(clients, gates, served, metrics)
     jobs = Jobs(brain, settings.volumes, metrics)
     http = build_app(brain, settings, observer=metrics, metrics=metrics.scrape, echo_request_id=False, jobs=jobs)
-    return Fronts(http, GrpcFront(brain, settings, observer=metrics, jobs=jobs))
+
+    def weigh(weights: Weights) -> None:
+        brain.weigh(weights)
+        for name, share in shares(served, weights).items():
+            metrics.observe_share(records[name].pool, name, records[name].digest, share)
+
+    weigh(settings.versions)
+    return Fronts(http, GrpcFront(brain, settings, observer=metrics, jobs=jobs), weigh)
+
+
+def code_version(settings: Settings) -> str:
+    """What a replica cannot change without a restart: the code, the built models, most settings.
+
+    A deployment whose version stays is changed in place by Ray Serve: the numbers of replicas and the weights of versions.
+    """
+    lasting = settings.model_dump(mode="json", exclude={"versions", "router"})
+    for pool in lasting["pools"].values():
+        for name in ("replicas", "autoscale", "surge_percent"):
+            del pool[name]
+    models = [manifest.model_dump(mode="json") for manifest in manifests(settings)]
+    found = hashlib.sha256(json.dumps([lasting, models], sort_keys=True).encode())
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        found.update(path.read_bytes())
+    return found.hexdigest()[:16]
 
 
 def build_application(settings: Settings) -> serve.Application:
@@ -180,10 +241,12 @@ def build_application(settings: Settings) -> serve.Application:
     ingress = _deployment(Ingress).options(
         num_replicas=settings.router.replicas,
         max_ongoing_requests=1024,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options={"num_cpus": 0, "resources": settings.router.resources},
         health_check_period_s=2,
         logging_config=QUIET,
+        user_config={"versions": settings.versions},
     )
+    ingress = _versioned(ingress, settings)
     if settings.shape == "together":
         return ingress.bind(partial(open_together, settings))
     return ingress.bind(partial(open_apart, settings), **{name: _pool(settings, name) for name in pool_names(settings)})
@@ -191,27 +254,55 @@ def build_application(settings: Settings) -> serve.Application:
 
 def _pool(settings: Settings, name: str) -> serve.Application:
     mine = pool_settings(settings, name)
-    return (
-        _deployment(PoolReplica)
-        .options(
-            name=name,
-            num_replicas=mine.replicas,
-            max_ongoing_requests=mine.max_ongoing,
-            max_queued_requests=mine.max_queued or -1,
-            ray_actor_options={"num_cpus": 0, "resources": mine.resources},
-            request_router_config=RequestRouterConfig(
-                request_router_class=HASH_ROUTER,  # type: ignore[arg-type]
-                request_router_kwargs={"num_fallback_replicas": FALLBACK_REPLICAS},
-            ),
-            health_check_period_s=2,
-            graceful_shutdown_timeout_s=10,
-            logging_config=QUIET,
-        )
-        .bind(partial(_open_replica, settings, name), settings.triton.start_timeout_s)
+    pool = _deployment(PoolReplica).options(
+        name=name,
+        **_scale(mine),
+        max_surge_percent=mine.surge_percent,
+        max_ongoing_requests=mine.max_ongoing,
+        max_queued_requests=mine.max_queued or -1,
+        ray_actor_options={"num_cpus": 0, "resources": mine.resources},
+        request_router_config=RequestRouterConfig(
+            request_router_class=HASH_ROUTER,  # type: ignore[arg-type]
+            request_router_kwargs={"num_fallback_replicas": FALLBACK_REPLICAS},
+        ),
+        health_check_period_s=2,
+        graceful_shutdown_timeout_s=10,
+        logging_config=QUIET,
     )
+    return _versioned(pool, settings).bind(partial(_open_replica, settings, name), settings.triton.start_timeout_s)
+
+
+def begin_telling(settings: Settings) -> None:
+    """The logs and traces of this process, as the settings say. Raises SetupError."""
+    logs.begin(settings)
+    tracing.begin(settings.tracing)
+
+
+def _versioned(deployment: serve.Deployment, settings: Settings) -> serve.Deployment:
+    """With a code version of ours. Ray makes one up at each `serve.run` and would restart every replica for a weight."""
+    return deployment.options(version=code_version(settings), _internal=True)
+
+
+def _scale(mine: PoolSettings) -> dict[str, Any]:
+    """A fixed number of replicas, or what Ray Serve's autoscaler is told."""
+    scaling = mine.autoscale
+    if scaling.max_replicas == 0:
+        return {"num_replicas": mine.replicas}
+    return {
+        "autoscaling_config": AutoscalingConfig(
+            min_replicas=mine.replicas,
+            max_replicas=max(scaling.max_replicas, mine.replicas),
+            target_ongoing_requests=scaling.target_ongoing,
+            upscale_delay_s=scaling.up_after_s,
+            downscale_delay_s=scaling.down_after_s,
+            metrics_interval_s=min(2.0, scaling.up_after_s),
+            look_back_period_s=max(2.0, scaling.up_after_s),
+        )
+    }
 
 
 def _open_replica(settings: Settings, name: str) -> Pool:
+    begin_telling(settings)
     return open_pool(settings.on_this_node(), name, of_this_process())
 
 

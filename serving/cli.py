@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +21,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Serve the promptable foundation models of medical imaging. Research use; not a medical device.",
 )
-app.add_typer(models, name="models", help="What can be served: list, pull, build.")
+app.add_typer(models, name="models", help="What can be served: list, pull, build, verify, prune.")
+node = typer.Typer(no_args_is_help=True)
+app.add_typer(node, name="node", help="A node of a cluster: drain.")
 add_client_commands(app)
 add_bench(app)
 
@@ -68,15 +71,39 @@ def demo(
 
 
 @app.command()
-def doctor(config: ConfigOption = None) -> None:
-    """Check this machine: each finding with what to do."""
-    from serving.local.doctor import examine
+def doctor(
+    config: ConfigOption = None,
+    url: Annotated[str, typer.Option(help="Check a running server or cluster: the URL of its HTTP front.")] = "",
+    grpc: Annotated[str, typer.Option(help="With --url: host:port of its gRPC front.")] = "",
+    ray: Annotated[str, typer.Option(help="With --url: the URL of its Ray dashboard.")] = "",
+    token: Annotated[str, typer.Option(envvar="MEDSERVE_TOKEN", help="With --url: a bearer token, where one is needed.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Check this machine, or a running cluster: each finding with what to do. Exit status 1 where one fails."""
+    from serving.local.doctor import examine, examine_cluster
 
-    findings = examine(load(config))
-    for finding in findings:
-        print(finding.line())
+    if (grpc or ray) and not url:
+        raise SetupError("--grpc and --ray are of the server at --url: say it too")
+    findings = examine_cluster(url, grpc, ray, token) if url else examine(load(config))
+    if as_json:
+        print(json.dumps([finding.told() for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            print(finding.line())
     if any(finding.bad for finding in findings):
         raise typer.Exit(1)
+
+
+@node.command()
+def drain(
+    address: Annotated[str, typer.Option(help="The Ray cluster's address; auto finds this node's.")] = "auto",
+    node_id: Annotated[str, typer.Option(help="Hex id of the node; this one unless said.")] = "",
+    timeout: Annotated[float, typer.Option(help="Seconds until the node goes.")] = 60.0,
+) -> None:
+    """Move a node's work elsewhere and wait until it holds none: before the node goes, or as a pod's preStop hook."""
+    from serving.local.drain import drain as drain_node
+
+    drain_node(address, node_id, timeout, say)
 
 
 @app.command()

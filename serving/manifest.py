@@ -59,6 +59,11 @@ class Manifest(_Record):
         digests = {f"{e.name}/{e.version}": e.digest for parts in self.engines.values() for e in parts}
         return ModelInfo(self.model, self.family, self.pool, self.digest, digests, self.precision, self.demonstration)
 
+    def gates(self) -> dict[str, dict[str, Any]]:
+        """ "engine/version" -> its precision and what its gate said."""
+        records = (record for parts in self.engines.values() for record in parts)
+        return {f"{each.name}/{each.version}": {"precision": each.precision, **each.gate} for each in records}
+
     def write(self, repository: Path) -> Path:
         """Write `<model>.json` whole or not at all."""
         path = repository / f"{self.model}.json"
@@ -70,7 +75,7 @@ class Manifest(_Record):
 
 def engine_name(model: str, part: str) -> str:
     """The engine's folder in the repository."""
-    return f"{model.replace('-', '_')}_{part}"
+    return f"{model.replace('-', '_').replace('@', '_v').replace('.', '_')}_{part}"
 
 
 def read_all(repository: Path, only: tuple[str, ...] = ()) -> tuple[Manifest, ...]:

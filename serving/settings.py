@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from serving.errors import SetupError
 
+NOT_SETTINGS = ("MEDSERVE_CONFIG", "MEDSERVE_TOKEN")
+"""Variables that name something else: this file, and the bearer token of the commands that ask a server."""
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
@@ -73,6 +75,19 @@ class AuthSettings(Section):
     """Tenant name -> bearer token."""
 
 
+class AutoscaleSettings(Section):
+    """Replicas by load, in the shape `apart`. Ray Serve's autoscaler decides, on requests inside and waiting a replica."""
+
+    max_replicas: int = Field(default=0, ge=0)
+    """Most replicas; 0 keeps `replicas` fixed. With it, `replicas` is the least."""
+    target_ongoing: float = Field(default=8.0, gt=0)
+    """Requests inside and waiting that one replica is meant to have."""
+    up_after_s: float = Field(default=10.0, ge=0)
+    """More load than that for so long adds replicas, seconds. Short: people wait."""
+    down_after_s: float = Field(default=600.0, ge=0)
+    """Less load for so long removes some, seconds. Long: each change gives some images another home and another encode."""
+
+
 class PoolSettings(Section):
     """One pool of replicas."""
 
@@ -85,10 +100,17 @@ class PoolSettings(Section):
     max_bulk: int = Field(default=16, ge=1)
     """Bulk requests inside one replica; more are refused. Well below `max_ongoing`, so that interactive ones find room."""
     max_wait_s: float = Field(default=2.0, gt=0)
-    """An interactive request that would wait longer than this and one service time of its own is refused, seconds.
+    """An interactive request that would wait longer than this and one service time of its own is refused, seconds."""
+    max_click_wait_s: float | None = Field(default=None, gt=0)
+    """The same for a prompt on an image that is encoded already, and for all that encodes no image; `max_wait_s` unless said.
 
-    A few service times (0.04) keep a click's 99th percentile within three times its unloaded one even where clicks alone are
-    twice what the machine can do; the default rather lets a room full of users wait a moment.
+    A few service times (0.04) keep a click's 99th percentile within three times its unloaded one at any load, and refuse some
+    clicks of a room full of users, who would rather wait a moment; so the default lets them.
+    """
+    flood_waits: float = Field(default=3.0, gt=0)
+    """The same while more such work comes than can be done, for longer than a moment: in service times of the request's own.
+
+    Clients that wait for each answer never ask for more than can be done, however many they are: this does not refuse them.
     """
     max_bulk_wait_s: float = Field(default=10.0, gt=0)
     """The same for a bulk request, seconds."""
@@ -98,6 +120,11 @@ class PoolSettings(Section):
     """The part of the places and of the wait that one tenant may fill where there are several, 0..1."""
     threads: int = Field(default=2, ge=1)
     """Threads for decoding, windowing, resizing and writing masks."""
+    autoscale: AutoscaleSettings = AutoscaleSettings()
+    surge_percent: int = Field(default=100, ge=0, le=100)
+    """In an upgrade, so many percent of the replicas start beside the old ones before these stop; 0 stops first.
+
+    A node needs `resources` to spare for them."""
     resources: dict[str, float] = Field(default_factory=dict)
     """Ray resources that a replica takes. On a cluster, one that only nodes with a Triton offer: {"triton": 1}."""
     vectors_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
@@ -116,6 +143,8 @@ class RouterSettings(Section):
 
     replicas: int = Field(default=2, ge=1)
     """How many replicas of the router; with two, one that dies takes down only what it held."""
+    resources: dict[str, float] = Field(default_factory=dict)
+    """Ray resources that a replica takes, to keep routers on nodes of their own: {"router": 1}."""
 
 
 class FeaturesSettings(Section):
@@ -163,6 +192,8 @@ class TritonSettings(Section):
 
     address: str = ""
     """host:port of its gRPC endpoint. Empty: start the embedded one."""
+    key: SecretStr = SecretStr("")
+    """What Triton asks for before it maps shared memory, where it was started with `--grpc-restricted-protocol`."""
     call_timeout_s: float = Field(default=120.0, gt=0)
     """No call to Triton waits longer than this, whatever the request's deadline.
 
@@ -183,11 +214,35 @@ class RepositorySettings(Section):
     """Which built models to serve; empty means all."""
 
 
+class LogSettings(Section):
+    """What is logged, how and where: `docs/logs.md`."""
+
+    format: Literal["json", "text"] = "json"
+    """One JSON object a line, or the same for people."""
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """From `info` on there is one line a request."""
+    to: Literal["file", "stderr"] = "file"
+    """`<home>/logs/medserve.log`, or standard error, where Kubernetes looks."""
+    max_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
+    """A file larger than this is put aside as `medserve.log.1`, in place of the one that lay there."""
+
+
+class TracingSettings(Section):
+    """Spans to an OpenTelemetry collector: `docs/tracing.md`."""
+
+    endpoint: str = Field(default="", pattern=r"^(https?://\S+)?$")
+    """The collector's OTLP over HTTP, for example http://127.0.0.1:4318. Empty: no tracing."""
+    sample_ratio: float = Field(default=1.0, ge=0, le=1)
+    """The part of the requests that is traced, 0..1. One that comes with a `traceparent` does as that says."""
+
+
 class Settings(Section):
     """The root of the tree."""
 
     home: Path = Path("~/.cache/medserve").expanduser()
     """``$MEDSERVE_HOME``: weights, logs and run files."""
+    offline: bool = False
+    """Never fetch weights over a network: they are in the store, or `medserve models` says that they are not."""
     http: HttpSettings = HttpSettings()
     grpc: GrpcSettings = GrpcSettings()
     limits: LimitSettings = LimitSettings()
@@ -200,19 +255,27 @@ class Settings(Section):
     volumes: VolumeSettings = VolumeSettings()
     triton: TritonSettings = TritonSettings()
     repository: RepositorySettings = RepositorySettings()
+    logs: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()
+    versions: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """Model -> version -> percent of the images that the version answers where the model is asked for without one."""
 
     def support_sets(self) -> Path:
         """The folder of support sets."""
         return self.volumes.supports or self.home / "supports"
 
     def on_this_node(self, environ: Mapping[str, str] = os.environ) -> Settings:
-        """The same with this node's own Triton and arena, where its environment names them. Called where a replica runs."""
-        triton, features = self.triton, self.features
+        """The same with this node's own Triton, arena and models, where its environment names them. Called in a replica."""
+        triton, features, repository = self.triton, self.features, self.repository
         if address := environ.get("MEDSERVE_TRITON__ADDRESS"):
             triton = triton.model_copy(update={"address": address})
         if region := environ.get("MEDSERVE_FEATURES__REGION"):
             features = features.model_copy(update={"region": region})
-        return self.model_copy(update={"triton": triton, "features": features})
+        if key := environ.get("MEDSERVE_TRITON__KEY"):
+            triton = triton.model_copy(update={"key": SecretStr(key)})
+        if path := environ.get("MEDSERVE_REPOSITORY__PATH"):
+            repository = repository.model_copy(update={"path": Path(path)})
+        return self.model_copy(update={"triton": triton, "features": features, "repository": repository})
 
 
 def load(file: Path | None = None, environ: dict[str, str] | None = None, **overrides: Any) -> Settings:
@@ -232,7 +295,7 @@ def load(file: Path | None = None, environ: dict[str, str] | None = None, **over
         except tomllib.TOMLDecodeError as exc:
             raise SetupError(f"settings file {chosen}: {exc}") from exc
     for key, value in env.items():
-        if key.startswith("MEDSERVE_") and key != "MEDSERVE_CONFIG":
+        if key.startswith("MEDSERVE_") and key not in NOT_SETTINGS:
             _plant(tree, key.removeprefix("MEDSERVE_").lower().split("__"), value)
     for section, values in overrides.items():
         if isinstance(values, dict):

@@ -2,7 +2,8 @@
 
 `Cluster` is for the tests. The program that it starts (`python tests/cluster.py NODES`, settings as MEDSERVE_ variables) builds
 the nodes with `ray.cluster_utils`, deploys the application in the shape "apart" with a replica on each node, says on one line
-where it listens, and then obeys one command a line: "scale N", "kill-node N", "add-node", "quit". Ray's head has no Triton.
+where it listens, and then obeys one command a line: "scale N", "kill-node N", "add-node", "drain N", "upgrade", "weigh JSON",
+"quit". Ray's head has no Triton.
 """
 
 import json
@@ -19,7 +20,10 @@ from pathlib import Path
 from running import START_S, STOP_S
 
 RESOURCE = "triton"
-"""What a node with a Triton offers one of, and a pool replica takes one of."""
+"""What a node with a Triton offers one of (ROOM), and a pool replica takes one of."""
+ROOM = "CLUSTER_ROOM"
+"""Replicas that a node has room for: 2 where an upgrade is to start new ones beside the old."""
+DRAIN_S = 40
 POOL = "adaptive"
 RAY_NODE = {"num_cpus": 1, "object_store_memory": 100 * 1024 * 1024}
 
@@ -31,9 +35,10 @@ class Cluster:
     `region`. `log`: its standard error.
     """
 
-    def __init__(self, nodes, **environ):
-        self._command = [sys.executable, __file__, str(nodes)]
-        self._environ = {**os.environ, "MEDSERVE_REPOSITORY__MODELS": "litemedsam", **environ}
+    def __init__(self, nodes, room=1, replicas=0, **environ):
+        """`room`: replicas that a node has room for. `replicas`: at first, one a node unless said."""
+        self._command = [sys.executable, __file__, str(nodes), str(replicas or nodes)]
+        self._environ = {**os.environ, "MEDSERVE_REPOSITORY__MODELS": "litemedsam", ROOM: str(room), **environ}
 
     def __enter__(self):
         self._log = tempfile.TemporaryFile("w+")
@@ -77,6 +82,23 @@ class Cluster:
         """One node more, with nothing on it yet."""
         return self._do("add-node")
 
+    def drain(self, number):
+        """A node is drained as its preStop hook does it, and then goes."""
+        return self._do(f"drain {number}")
+
+    def upgrade(self):
+        """The application again, with another code version: every replica of pools and router is replaced."""
+        return self._do("upgrade")
+
+    def replicas(self):
+        """How many replicas of the pool run."""
+        self._do("count")
+        return self._running
+
+    def weigh(self, weights):
+        """Other weights of the models' versions: nothing is replaced."""
+        return self._do(f"weigh {json.dumps(weights)}")
+
     def _do(self, command):
         self._process.stdin.write(f"{command}\n")
         self._process.stdin.flush()
@@ -84,6 +106,7 @@ class Cluster:
 
     def _heed(self, said):
         self.http_url, self.grpc_address, self.nodes = said["http"], said["grpc"], said["nodes"]
+        self._running = said["replicas"]
 
     def _line(self):
         """The next answer; Ray writes to the same output."""
@@ -120,7 +143,12 @@ class Node:
         self._supervisor.start()
         self._cluster = cluster
         own = {**environ, "MEDSERVE_TRITON__ADDRESS": self.triton.grpc_address, "MEDSERVE_FEATURES__REGION": self.region}
-        self._ray_node = cluster.add_node(resources={RESOURCE: 1}, env_vars=own, **RAY_NODE)
+        self._ray_node = cluster.add_node(resources={RESOURCE: int(os.environ[ROOM])}, env_vars=own, **RAY_NODE)
+
+    @property
+    def node_id(self):
+        """Ray's."""
+        return self._ray_node.node_id
 
     def kill(self):
         """Everything of it, at once and without a word."""
@@ -168,7 +196,6 @@ class Program:
         from ray import serve
         from ray.serve.config import HTTPOptions, gRPCOptions
 
-        from serving import app
         from serving.local.ray import SERVICERS
 
         ray.init(address=self._cluster.address, log_to_driver=False, logging_level="ERROR")
@@ -178,13 +205,53 @@ class Program:
             grpc_options=gRPCOptions(port=self._grpc_port, grpc_servicer_functions=list(SERVICERS)),
             logging_config={"log_level": "ERROR", "enable_access_log": False},
         )
+        self._run()
+
+    def _run(self):
+        """Deploy; where it runs already, change what is to be changed, and return when it is."""
+        from ray import serve
+
+        from serving import app
+
         serve.run(
             app.build_application(self._settings),
             name="medserve",
             route_prefix="/",
             blocking=False,
-            external_scaler_enabled=True,
+            external_scaler_enabled=not any(getattr(self._settings.pools, name).autoscale.max_replicas for name in (POOL,)),
         )
+
+    def upgrade(self):
+        limits = self._settings.limits
+        changed = limits.model_copy(update={"max_text_chars": limits.max_text_chars + 1})
+        self._settings = self._settings.model_copy(update={"limits": changed})
+        self._run()
+        self._settle()
+
+    def weigh(self, weights):
+        self._settings = self._settings.model_copy(update={"versions": json.loads(weights)})
+        self._run()
+
+    def drain(self, number):
+        node = self._nodes.pop(int(number))
+        command = [sys.executable, "-m", "serving", "node", "drain", "--address", self._cluster.address]
+        command += ["--node-id", node.node_id, "--timeout", str(DRAIN_S)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=START_S, check=False)
+        if done.returncode:
+            raise RuntimeError(f"node drain failed: {done.stderr}")
+        node.kill()
+
+    def _settle(self):
+        """Until every deployment has its replicas and none is starting or stopping."""
+        from ray import serve
+
+        until = time.monotonic() + START_S
+        while time.monotonic() < until:
+            states = serve.status().applications["medserve"].deployments.values()
+            if all(each.status == "HEALTHY" and set(each.replica_states) == {"RUNNING"} for each in states):
+                return
+            time.sleep(0.2)
+        raise TimeoutError("the application did not settle")
 
     def scale(self, replicas):
         """By the call behind Ray Serve's own scaling API: a second `serve.run` would restart every replica."""
@@ -210,21 +277,30 @@ class Program:
         self._nodes[self._made] = Node(self._made, self._settings, self._run_dir, self._cluster, self._replicas_only)
         self._made += 1
 
+    def count(self):
+        """Nothing: every answer says how many replicas run."""
+
     def say(self):
+        from ray import serve
+
         nodes = {number: node.said() for number, node in self._nodes.items()}
-        print(
-            json.dumps({"http": f"http://127.0.0.1:{self._http_port}", "grpc": f"127.0.0.1:{self._grpc_port}", "nodes": nodes})
-        )
-        sys.stdout.flush()
+        states = serve.status().applications["medserve"].deployments[POOL].replica_states
+        said = {
+            "http": f"http://127.0.0.1:{self._http_port}",
+            "grpc": f"127.0.0.1:{self._grpc_port}",
+            "nodes": nodes,
+            "replicas": states.get("RUNNING", 0),
+        }
+        print(json.dumps(said), flush=True)
 
     def obey(self):
-        """Commands until "quit" or the end of the input."""
+        """Commands until "quit" or the end of the input. A command is a method's name."""
         self.say()
         for line in sys.stdin:
-            command, *words = line.split()
+            command, *words = line.split(maxsplit=1)
             if command == "quit":
                 return
-            {"scale": self.scale, "kill-node": self.kill_node, "add-node": self.add_node}[command](*words)
+            getattr(self, command.replace("-", "_"))(*words)
             self.say()
 
     def stop(self):
@@ -265,11 +341,11 @@ def main():
     from serving.local.up import PREFIX
     from serving.settings import load
 
-    count = int(sys.argv[1])
+    count, replicas = map(int, sys.argv[1:3])
     run_dir = Path(tempfile.gettempdir()) / f"{PREFIX}{os.getpid()}"
     guard(run_dir)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    pool = {"replicas": count, "resources": {RESOURCE: 1}}
+    pool = {"replicas": replicas, "resources": {RESOURCE: 1}}
     program = Program(count, load(shape="apart", pools={POOL: pool}), run_dir)
     try:
         program.obey()

@@ -1,27 +1,23 @@
 """S3: one image after another against 14 labels, now and then against 100. `--model` names the contrastive model."""
 
-from itertools import count
-
 from locust import User, constant, task
 
 from scenarios.users import OverGrpc, OverHttp
 from serving.bench import wire
-from serving.bench.pictures import several
+from serving.bench.pictures import endless, several
 from serving.bench.s3 import LABELS, SIDE_PX
 
-PICTURES = [picture.png for picture in several(16, 500, SIDE_PX)]
+FILES = endless(several(16, 500, SIDE_PX))
 
 
 class ZeroShot(User):
-    """Labels repeat, images differ."""
+    """Labels repeat, no image does."""
 
     abstract = True
     wait_time = constant(0)
-    numbers = count()
 
     def _classify(self, labels):
-        data = PICTURES[next(self.numbers) % len(PICTURES)]
-        self.call(wire.classify(data, LABELS[labels], self.environment.parsed_options.model, kind=f"{labels} labels"))
+        self.call(wire.classify(next(FILES), LABELS[labels], self.environment.parsed_options.model, kind=f"{labels} labels"))
 
     @task(3)
     def few(self):

@@ -1,17 +1,15 @@
 """S4: 70 % prompts, 20 % classification, 10 % new images, each user a Poisson process of two calls a second."""
 
 import random
-from itertools import count
 
 from locust import User, task
 
 from scenarios.users import OverGrpc, OverHttp
 from serving.bench import mix, wire
-from serving.bench.pictures import Picture, several
+from serving.bench.pictures import endless, several
 
 RATE = 2.0
-SEEDS = count(50_000)
-PICTURES = [picture.png for picture in several(16, 700, 224)]
+SMALL, LARGE = endless(several(16, 700, 224)), endless(several(16, 800))
 PROMPTED = several(4)
 
 
@@ -42,12 +40,12 @@ class Mixed(User):
     def classify(self):
         """Bulk."""
         model = self.environment.parsed_options.model
-        self.call(wire.classify(random.choice(PICTURES), mix.LABELS, model, mix.CLASSIFY))
+        self.call(wire.classify(next(SMALL), mix.LABELS, model, mix.CLASSIFY))
 
     @task(1)
     def encode(self):
         """Bulk."""
-        self.call(wire.encode(Picture(next(SEEDS)).png, mix.ENCODE))
+        self.call(wire.encode(next(LARGE), mix.ENCODE))
 
 
 class S4Http(Mixed, OverHttp):

@@ -1,5 +1,6 @@
 """What the users share: a call over HTTP or gRPC, ready bytes in both cases, and a row of statistics for each of its stages."""
 
+import os
 import time
 
 import grpc
@@ -13,6 +14,9 @@ from serving.client import grpc_wire
 grpc.experimental.gevent.init_gevent()
 
 ANSWERS = wire.ANSWERS
+TOKEN = os.environ.get("MEDSERVE_TOKEN", "")
+AUTHORIZATION = {"authorization": f"Bearer {TOKEN}"} if TOKEN else {}
+"""What each call says of who it is, where the server asks."""
 
 
 class Fault(Exception):
@@ -75,7 +79,9 @@ class OverHttp(Calls, User):
     def send(self, ask):
         """The reply."""
         path, headers = ask.plain()
-        answer = self.session.post(f"{self.environment.host}{path}", data=ask.body, headers=headers, timeout=60)
+        answer = self.session.post(
+            f"{self.environment.host}{path}", data=ask.body, headers={**headers, **AUTHORIZATION}, timeout=60
+        )
         head = "\r\n" + "".join(f"{name.lower()}:{value}\r\n" for name, value in answer.headers.items())
         return wire.Reply(answer.status_code, head.encode("latin-1"), answer.content)
 
@@ -98,7 +104,9 @@ class OverGrpc(Calls, User):
     def send(self, ask):
         """The reply."""
         try:
-            data, call = self.methods[ask.rpc].with_call(ask.message, metadata=ask.metadata, timeout=60)
+            data, call = self.methods[ask.rpc].with_call(
+                ask.message, metadata=(*(ask.metadata or ()), *AUTHORIZATION.items()), timeout=60
+            )
         except grpc.RpcError as exc:
             trailing = dict(exc.trailing_metadata() or ())
             if "x-error-code" not in trailing:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import cycle
 
 import numpy as np
 
 from serving.bench import load, wire
 from serving.bench.bench import Bench
 from serving.bench.load import Run
-from serving.bench.pictures import several
+from serving.bench.pictures import endless, several
 from serving.bench.wire import Ask, Said
 from serving.errors import SetupError
 
@@ -22,23 +21,21 @@ DEADLINES_S = {"prompt": 1.0, "classify": 2.0, "encode": 5.0}
 SHARES = {"prompt": 0.7, "classify": 0.2, "encode": 0.1}
 LABELS = ("pleural effusion", "cardiomegaly", "pneumothorax", "edema")
 MODEL = "synthetic-cxr-clip"
-NEW_IMAGES = 240
 CLOSED_WORKERS = 8
 PATIENCE_MS = 60_000
 
 
 class Mix:
-    """Endless asks in the shares above, drawn with a seed. New images come round again long after they were evicted.
+    """Endless asks in the shares above, drawn with a seed. Every image that is sent is another: nothing is remembered of it.
 
     `patient`: with a deadline that nothing misses, so that a closed loop gets the whole mix answered.
     """
 
     def __init__(self, bench: Bench, patient: bool = False) -> None:
-        bench.say("drawing the mixed traffic's pictures")
         prompt, classify, encode = (replace(s, deadline_ms=PATIENCE_MS) if patient else s for s in (PROMPT, CLASSIFY, ENCODE))
         self._prompts = [ask for known in bench.known for ask in known.asks(prompt)]
-        self._classify = [wire.classify(p.png, LABELS, MODEL, classify) for p in several(16, 700, 224)]
-        self._encode = cycle([wire.encode(p.png, encode) for p in bench.fresh(40 if bench.quick else NEW_IMAGES)])
+        self._classify = (wire.classify(file, LABELS, MODEL, classify) for file in endless(several(16, 700, 224)))
+        self._encode = (wire.encode(file, encode) for file in endless(several(16, 800)))
 
     def asks(self, seed: int) -> Iterator[Ask]:
         """The stream of one seed."""
@@ -50,7 +47,7 @@ class Mix:
                 if kind == "prompt":
                     yield self._prompts[place % len(self._prompts)]
                 elif kind == "classify":
-                    yield self._classify[place % len(self._classify)]
+                    yield next(self._classify)
                 else:
                     yield next(self._encode)
 

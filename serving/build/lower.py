@@ -1,8 +1,9 @@
 """Float32 graphs rewritten to compute some products at lower precision, whatever the network. Inputs and outputs stay float32.
 
-Which: `MatMul` by trained weights, the projections of transformers, with the bias and activation behind them. Convolutions,
-normalisations, softmax, products of two activations and the residual stream stay float32, and so do small matrices, such
-as the positional encoding's. Explicit types in the graph: a processor without bfloat16 computes them in float32.
+Which: `MatMul` by trained weights, the projections of transformers, with the bias and activation behind them; where asked for,
+dense convolutions wider than a pixel and the last attentions' products of queries and keys. Normalisations, softmax, other
+products of two activations and the residual stream stay float32, and so do small matrices, such as the positional
+encoding's. Explicit types in the graph: a processor without bfloat16 computes them in float32.
 """
 
 from __future__ import annotations
@@ -26,9 +27,20 @@ def projections(model: ov.Model, *, narrowing: bool = True) -> list[Any]:
     return [op for op in model.get_ordered_ops() if _is_projection(op) and (narrowing or _outputs(op) >= _inputs(op))]
 
 
-def to_bf16(model: ov.Model, *, narrowing: bool = True) -> ov.Model:
-    """A copy whose projections are bfloat16. See the module."""
+def to_bf16(model: ov.Model, *, narrowing: bool = True, convolutions: bool = False, scores: int = 0) -> ov.Model:
+    """A copy whose projections are bfloat16, its `convolutions` and the queries and keys of its last `scores` attentions.
+
+    See the module.
+    """
     copy = model.clone()
+    for op in [op for op in copy.get_ordered_ops() if convolutions and _is_wide_convolution(op)]:
+        attributes = op.get_attributes()
+        given = (_bf16(op.input_value(0)), _constant(op.input_value(1)))
+        sides = (attributes[name] for name in ("strides", "pads_begin", "pads_end", "dilations"))
+        made = ops.convolution(*given, *sides, attributes["auto_pad"])
+        op.output(0).replace(ops.convert(made, ov.Type.f32).output(0))
+    for op in attentions(copy)[-scores:] if scores else ():
+        op.output(0).replace(_with_bf16_scores(op))
     for product in projections(copy, narrowing=narrowing):
         left = ops.matmul(_bf16(product.input_value(0)), _constant(product.input_value(1)), False, _transposed(product))
         last = product
@@ -59,6 +71,30 @@ def to_int8(model: ov.Model, samples: Sequence[Arrays]) -> ov.Model:
         product.input(1).replace_source_output(quantised.output(0))
     copy.validate_nodes_and_infer_types()
     return copy
+
+
+def attentions(model: ov.Model) -> list[Any]:
+    """The attentions in order, without a causal mask; OpenVINO finds them in what is exported and makes each one operator."""
+    found = [op for op in model.get_ordered_ops() if op.get_type_name() == "ScaledDotProductAttention"]
+    return [op for op in found if not op.get_attributes()["causal"]]
+
+
+def _with_bf16_scores(op: Any) -> Any:
+    """The same attention, its products of queries and keys bfloat16, all after them float32."""
+    query, key, value, *more = op.input_values()
+    scores = ops.convert(ops.matmul(_bf16(query), _bf16(key), False, True), ov.Type.f32)
+    width = query.get_partial_shape()[-1].get_length()
+    scaled = ops.multiply(scores, more[1] if len(more) > 1 else np.float32(width**-0.5))
+    biased = ops.add(scaled, more[0]) if more else scaled
+    return ops.matmul(ops.softmax(biased, -1), value, False, False).output(0)
+
+
+def _is_wide_convolution(op: Any) -> bool:
+    if op.get_type_name() != "Convolution" or op.get_element_type() != ov.Type.f32:
+        return False
+    weights = op.input_value(1).get_node()
+    dense = weights.get_type_name() == "Constant" and int(np.prod(weights.shape)) >= LEAST_WEIGHTS
+    return dense and any(side > 1 for side in list(weights.shape)[2:])
 
 
 def _ranges(model: ov.Model, samples: Sequence[Arrays]) -> list[tuple[float, float]]:

@@ -15,9 +15,9 @@ import openvino as ov
 
 from serving.build import gate, gate_set, lower
 from serving.build.gate import Arrays, Engine, Masks, Verdict
+from serving.build.processor import BF16, VNNI, able
 from serving.build.weights import Say
 from serving.errors import SetupError
-from serving.local.backends import selfcheck
 
 HINT = "precision"
 """File beside an engine: what OpenVINO is asked for in place of f32 (`local/backends/openvino`)."""
@@ -25,11 +25,11 @@ HINT = "precision"
 FASTER, ROUNDS = 1.03, 5
 """A precision that does not make an engine faster here is not worth its rounding: of so many runs the fastest count."""
 
+LAST_STAGE = 2
+"""Attention blocks of LiteMedSAM's last stage (`nets.tiny_vit.DEPTHS`)."""
+
 MASK = "mask"
 """Of an engine that has this output the gate computes no other, as a click asks for no other."""
-
-BF16, VNNI = "bf16", "vnni"
-"""What a processor may have: bfloat16 products, and int8 products in one instruction."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,12 @@ F32 = Candidate("f32")
 THROUGHOUT = Candidate("bf16", BF16, "bf16")
 PROJECTIONS = Candidate("bf16-projections", BF16, make=lambda model, samples: lower.to_bf16(model))
 WIDENING = Candidate("bf16-widening", BF16, make=lambda model, samples: lower.to_bf16(model, narrowing=False))
+LATE = Candidate(
+    "bf16-late", BF16, make=lambda model, samples: lower.to_bf16(model, narrowing=False, convolutions=True, scores=LAST_STAGE)
+)
 INT8 = Candidate("int8", VNNI, make=lower.to_int8)
 
-IMAGE_ENCODER = (THROUGHOUT, PROJECTIONS, WIDENING)
+IMAGE_ENCODER = (THROUGHOUT, PROJECTIONS, LATE, WIDENING)
 MASK_DECODER = (PROJECTIONS,)
 TOWER = (INT8, THROUGHOUT, PROJECTIONS)
 """Tried before f32, lowest first. A mask decoder is never bf16 throughout: within it are sines of large angles."""
@@ -56,10 +59,11 @@ TOWER = (INT8, THROUGHOUT, PROJECTIONS)
 
 @dataclass(frozen=True)
 class Choice:
-    """The precision that an engine got, for its record, and its gate's numbers, for `EngineRecord.gate`."""
+    """The precision that an engine got, and its gate's numbers with why each lower one was dropped, as `EngineRecord` keeps."""
 
     precision: str
     gate: dict[str, Any]
+    verdict: Verdict
 
 
 def choose_masks(encoder: Path, decoder: Path, say: Say, has: frozenset[str] | None = None) -> tuple[Choice, Choice]:
@@ -77,15 +81,18 @@ def choose_masks(encoder: Path, decoder: Path, say: Say, has: frozenset[str] | N
         return gate.compare(reference, (gate.masks(one, engine({"image": one.given.tensor}), plain) for one in items))
 
     encoding = _choose(encoder, IMAGE_ENCODER, encodes, [{"image": item.given.tensor} for item in items], say, has)
-    chosen = open_openvino(encoder)
-    features = [chosen({"image": item.given.tensor}) for item in items]
-    prompt = {**features[0], "points": items[0].points[:, :1], "labels": items[0].labels[:, :1]}
+    features: list[Arrays] = []
+    prompt: list[Arrays] = []
+    if any(candidate.needs in (able() if has is None else has) for candidate in MASK_DECODER):
+        chosen = open_openvino(encoder)
+        features = [chosen({"image": item.given.tensor}) for item in items]
+        prompt = [{**features[0], "points": items[0].points[:, :1], "labels": items[0].labels[:, :1]}]
 
     def decodes(candidate: Candidate, engine: Engine) -> Verdict:
         found: Iterator[Masks] = (gate.masks(item, made, engine) for item, made in zip(items, features, strict=True))
         return gate.compare(reference, found)
 
-    return encoding, _choose(decoder, MASK_DECODER, decodes, [prompt], say, has, known=encoding)
+    return encoding, _choose(decoder, MASK_DECODER, decodes, prompt, say, has, known=encoding)
 
 
 def choose_tower(
@@ -107,19 +114,6 @@ def choose_tower(
     )
 
 
-def store_selfcheck(folder: Path, inputs: Sequence[tuple[str, str, Sequence[int], float, float]]) -> None:
-    """Write what the backend compares at its start: outputs of the engine as it is deployed. `inputs`: see `selfcheck.draw`."""
-    engine = open_openvino(folder) if (folder / "model.xml").exists() else open_onnx(folder)
-    selfcheck.save(folder / selfcheck.FILE, inputs, engine(selfcheck.draw(inputs)))
-
-
-def processor() -> frozenset[str]:
-    """Which of BF16 and VNNI this processor has."""
-    able = {BF16} if "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else set()
-    flags = Path("/proc/cpuinfo")
-    return frozenset(able | ({VNNI} if flags.exists() and "_vnni" in flags.read_text() else set()))
-
-
 def open_openvino(folder: Path) -> Engine:
     """The engine of a folder as the backend runs it, in this process."""
     hint = folder / HINT
@@ -130,7 +124,9 @@ def open_onnx(folder: Path) -> Engine:
     """The graph of a folder in ONNX Runtime, at the types it has."""
     import onnxruntime as ort
 
-    session = ort.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    options = ort.SessionOptions()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # a build shares its machine
+    session = ort.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
     every = [output.name for output in session.get_outputs()]
     names = [MASK] if MASK in every else every
     return lambda inputs: dict(zip(names, session.run(names, inputs), strict=True))
@@ -145,35 +141,43 @@ def _choose(
     has: frozenset[str] | None,
     known: Choice | None = None,
 ) -> Choice:
-    """The first candidate that passes and is faster, put into the folder. What failed is kept in the record.
+    """The first candidate that passes and is faster, put into the folder. Why the others were dropped is kept in the record.
 
-    `known`: the verdict on float32, where it was given before.
+    `known`: of the encoder before a decoder, which was judged with the decoder at float32.
     """
     (folder / HINT).unlink(missing_ok=True)
     model = ov.Core().read_model(folder / "model.xml")
     exact = _compiled(model, F32.hint)
-    able = processor() if has is None else has
-    failed: dict[str, Any] = {}
-    for candidate in (one for one in candidates if one.needs in able):
+    features = able() if has is None else has
+    dropped: dict[str, Any] = {}
+    for candidate in candidates:
+        if candidate.needs and candidate.needs not in features:
+            dropped[candidate.name] = {"why": f"this processor has no {candidate.needs}"}
+            continue
         made = candidate.make(model, samples)
         engine = _compiled(made, candidate.hint)
-        verdict, gain = judge(candidate, engine), _gain(exact, engine, samples[0])
-        if verdict.passed and gain >= FASTER:
+        verdict = judge(candidate, engine)
+        if not verdict.passed:
+            dropped[candidate.name] = {"why": "its answers differ from float32's", **verdict.numbers}
+            continue
+        gain = round(_gain(exact, engine, samples[0]), 2)
+        if gain >= FASTER:
             _install(folder, made, candidate.hint)
-            return _said(folder, candidate, verdict, {"faster": round(gain, 2), "failed": failed}, say)
-        failed[candidate.name] = {**verdict.record(), "faster": round(gain, 2)}
-    if known is not None:
-        say(f"{folder.parent.name} runs at {F32.name}")
-        return Choice(F32.name, {**{k: v for k, v in known.gate.items() if k != "faster"}, "failed": failed})
-    verdict = judge(F32, exact)
+            return _said(folder, candidate, verdict, {"faster": gain, "dropped": dropped}, say)
+        dropped[candidate.name] = {"why": "it is not faster here", "faster": gain, **verdict.numbers}
+    verdict = judge(F32, exact) if known is None else known.verdict
     if not verdict.passed:
-        raise SetupError(f"the built engine {folder.parent.name} differs from its own graph: {verdict.numbers}")
-    return _said(folder, F32, verdict, {"failed": failed}, say)
+        raise SetupError(f"engine {folder.parent.name} fails its precision gate even at float32: {_words(verdict)}")
+    return _said(folder, F32, verdict, {"dropped": dropped}, say)
 
 
 def _said(folder: Path, candidate: Candidate, verdict: Verdict, more: dict[str, Any], say: Say) -> Choice:
-    say(f"{folder.parent.name} runs at {candidate.name}: {verdict.numbers}")
-    return Choice(candidate.name, {**verdict.record(), **more})
+    say(f"{folder.parent.name} runs at {candidate.name}: {_words(verdict)}")
+    return Choice(candidate.name, {**verdict.record(), **more}, verdict)
+
+
+def _words(verdict: Verdict) -> str:
+    return ", ".join(f"{name} {value}" for name, value in verdict.numbers.items())
 
 
 def _gain(exact: Engine, engine: Engine, sample: Arrays) -> float:

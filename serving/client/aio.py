@@ -12,7 +12,7 @@ from typing import Any, Self, Unpack
 import grpc
 import httpx
 
-from serving.client import calls, grpc_wire, http_wire, volumes
+from serving.client import calls, grpc_volumes, grpc_wire, http_wire, volumes
 from serving.client.calls import Call, ClassifyOptions, ImageInput, Options, R, SegmentOptions, ViewOptions
 from serving.client.fault import MedserveError, unreachable
 from serving.client.results import Classification, Embeddings, ImageHandle, Model, Segmentation, VolumeSegmentation
@@ -217,7 +217,7 @@ class AsyncGrpcClient(AsyncMethods):
         await self._channel.close(None)
 
     async def _volume(self, call: VolumeCall, stream: Stream) -> VolumeSegmentation:
-        path, asked = grpc_wire.volume_rpc(call, stream.job, stream.seq)
+        path, asked = grpc_volumes.rpc(call, stream.job, stream.seq)
         method: Any = self._channel.unary_stream(path, grpc_wire.serialise, pb.VolumeEvent.FromString)
         pieces, deadline_s = [], call.options.get("deadline_s")
         given = method(asked, timeout=deadline_s, metadata=grpc_wire.metadata(call.options, self._token))
@@ -226,7 +226,7 @@ class AsyncGrpcClient(AsyncMethods):
                 if event.piece:
                     pieces.append(event.piece)
                 else:
-                    stream.feed(grpc_wire.volume_event(event))
+                    stream.feed(grpc_volumes.event(event))
         except grpc.RpcError as exc:
             raise grpc_wire.error(exc, self._address) from exc
         finally:

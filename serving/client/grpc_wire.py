@@ -14,15 +14,12 @@ from google.protobuf.message import Message
 from serving.client.calls import Call, Options, R, Upload
 from serving.client.fault import MedserveError, unreachable
 from serving.client.results import Classification, Embeddings, Frame, ImageHandle, Mask, Model, Segmentation
-from serving.client.volumes import VolumeCall
 from serving.edge.proto import inference_pb2 as pb
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Inference"].full_name
 CAP_BYTES = 256 * 1024 * 1024
 CHANNEL_OPTIONS = (("grpc.max_receive_message_length", CAP_BYTES), ("grpc.max_send_message_length", CAP_BYTES))
 _WINDOWS = {"center": "linear", "width": "linear", "low": "percentile", "high": "percentile", "nonzero": "percentile"}
-
-_VOLUME_FORMATS = {"nifti": pb.VOLUME_NIFTI, "nrrd": pb.VOLUME_NRRD, "packed": pb.VOLUME_PACKED}
 
 
 @dataclass(frozen=True)
@@ -108,10 +105,11 @@ def read(response: Any) -> Any:
 
 def served(line: pb.ServedModel) -> Model:
     """A line of ListModels."""
-    base = _model(line.model)
+    base = model_of(line.model)
     return Model(
         base.name, base.family, base.pool, base.digest, base.engines, base.precision, base.demonstration,
         line.licence, tuple(line.prompts), json.loads(line.limits_json or "{}"),
+        json.loads(line.gates_json or "{}"),
     )  # fmt: skip
 
 
@@ -150,80 +148,6 @@ def window(said: Mapping[str, Any]) -> pb.Window:
     kind = _WINDOWS.get(next(iter(said), ""), "range")
     given: dict[str, Any] = {kind: said}
     return pb.Window(**given)
-
-
-def segment_volume(call: VolumeCall) -> pb.SegmentVolumeRequest:
-    """The request that brings a volume."""
-    body = call.body
-    volume = pb.Volume(files=call.files, media_type=call.media_type)
-    if "window" in body:
-        volume.window.CopyFrom(window(body["window"]))
-    said = [{"box": box, "slice": body.get("slice")} for box in body.get("boxes", ())]
-    return pb.SegmentVolumeRequest(
-        model=call.options.get("model") or "",
-        volume=volume,
-        objects=[_volume_object(each) for each in (*said, *body.get("objects", ()))],
-        axis=body.get("axis"),
-        output=_VOLUME_FORMATS.get(body.get("output", "nifti"), len(_VOLUME_FORMATS) + 1),
-        keep=bool(body.get("keep")),
-        classes=body.get("classes", ()),
-        supports=body.get("supports", ""),
-    )
-
-
-def volume_rpc(call: VolumeCall, job: str, after: int) -> tuple[str, Message]:
-    """(path, request): of a new job, or of one that is taken up again."""
-    if job:
-        return f"/{SERVICE}/FollowVolume", pb.FollowVolumeRequest(job=job, after=after)
-    return f"/{SERVICE}/SegmentVolume", segment_volume(call)
-
-
-def _volume_object(said: Mapping[str, Any]) -> pb.VolumeObject:
-    box, made = said.get("box"), pb.VolumeObject(slice=said.get("slice"), first=said.get("first"), last=said.get("last"))
-    if box is not None and len(box) == 6:
-        box, made.first, made.last = [*box[:2], *box[3:5]], int(box[2]), int(box[5])
-    if box is not None:
-        made.box.CopyFrom(pb.Box(x0=box[0], y0=box[1], x1=box[2], y1=box[3]))
-    for x, y, *label in said.get("points", ()):
-        made.points.append(pb.Point(x=x, y=y, negative=bool(label) and not label[0]))
-    if "mask" in said:
-        (height, width), counts = said["mask"]["size"], said["mask"]["counts"].encode("ascii")
-        made.mask.CopyFrom(pb.VolumeMask(height=height, width=width, counts=counts))
-    return made
-
-
-def volume_event(given: pb.VolumeEvent) -> dict[str, Any]:
-    """An event in HTTP's plain form; `piece` for a piece of the result."""
-    plain: dict[str, Any] = {"job": given.job, "seq": given.seq, "event": given.WhichOneof("kind")}
-    match plain["event"]:
-        case "progress":
-            told = given.progress
-            plain |= {"done": told.done, "total": told.total, "slice": told.slice}
-        case "done":
-            plain |= _volume_done(given.done)
-    return plain
-
-
-def _volume_done(told: pb.VolumeDone) -> dict[str, Any]:
-    frame, rows = told.frame, list(told.frame.affine)
-    return {
-        "objects": [
-            {"object": each.object, "voxels": each.voxels}
-            | {name: getattr(each, name) if each.HasField(name) else None for name in ("first", "last")}
-            for each in told.objects
-        ],
-        "format": pb.VolumeFormat.Name(told.format).removeprefix("VOLUME_").lower(),
-        "bytes": told.bytes,
-        "frame": {
-            "size": list(frame.size),
-            "spacing_mm": list(frame.spacing_mm) or None,
-            "affine": [rows[n : n + 4] for n in range(0, len(rows), 4)] or None,
-            "modality": frame.modality,
-        },
-        "stages_ms": dict(told.meta.stages_ms),
-        "model": _model(told.meta.model),
-        "request_id": told.meta.request_id,
-    }
 
 
 def _sources(call: Call[Any]) -> list[pb.ImageSource]:
@@ -289,14 +213,15 @@ _RPCS = {
 def _common(response: Any) -> dict[str, Any]:
     meta = response.meta
     return {
-        "model": _model(meta.model),
+        "model": model_of(meta.model),
         "features": meta.features,
         "stages_ms": dict(meta.stages_ms),
         "request_id": meta.request_id,
     }
 
 
-def _model(given: pb.Model) -> Model:
+def model_of(given: pb.Model) -> Model:
+    """Who answered."""
     return Model(given.name, given.family, given.pool, given.digest, dict(given.engines), given.precision, given.demonstration)
 
 

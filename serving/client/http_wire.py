@@ -136,7 +136,7 @@ def result(call: Call[R], response: httpx.Response) -> R:
 
 def model(body: dict[str, Any]) -> Model:
     """Who answered."""
-    extra = {name: body[name] for name in ("licence", "limits") if name in body}
+    extra = {name: body[name] for name in ("licence", "limits", "gates") if name in body}
     names = ("name", "family", "pool", "digest", "engines", "precision", "demonstration")
     return Model(**{name: body[name] for name in names}, prompts=tuple(body.get("prompts", ())), **extra)
 

@@ -15,7 +15,10 @@ from serving.client import decode
 
 @dataclass(frozen=True)
 class Model:
-    """Who answered, and, from `models()`, on what terms. `demonstration`: the weights certify nothing."""
+    """Who answered, and, from `models()`, on what terms. `demonstration`: the weights certify nothing.
+
+    `gates`: "engine/version" -> its precision, what the precision gate measured, why lower ones were dropped.
+    """
 
     name: str
     family: str
@@ -27,6 +30,7 @@ class Model:
     licence: str = ""
     prompts: tuple[str, ...] = ()
     limits: dict[str, object] = field(default_factory=dict)
+    gates: dict[str, dict[str, object]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any, Self, Unpack
 import grpc
 import httpx
 
-from serving.client import calls, grpc_wire, http_wire, volumes
+from serving.client import calls, grpc_volumes, grpc_wire, http_wire, volumes
 from serving.client.calls import Call, ClassifyOptions, ImageInput, Options, R, SegmentOptions, ViewOptions
 from serving.client.fault import MedserveError, unreachable
 from serving.client.results import Classification, Embeddings, ImageHandle, Model, Segmentation, VolumeSegmentation
@@ -225,7 +225,7 @@ class GrpcClient(Methods):
         self._channel.close()
 
     def _volume(self, call: VolumeCall, stream: Stream) -> VolumeSegmentation:
-        path, asked = grpc_wire.volume_rpc(call, stream.job, stream.seq)
+        path, asked = grpc_volumes.rpc(call, stream.job, stream.seq)
         method = self._channel.unary_stream(path, grpc_wire.serialise, pb.VolumeEvent.FromString)
         pieces, deadline_s = [], call.options.get("deadline_s")
         try:
@@ -233,7 +233,7 @@ class GrpcClient(Methods):
                 if event.piece:
                     pieces.append(event.piece)
                 else:
-                    stream.feed(grpc_wire.volume_event(event))
+                    stream.feed(grpc_volumes.event(event))
         except grpc.RpcError as exc:
             raise grpc_wire.error(exc, self._address) from exc
         return stream.result(b"".join(pieces), stream.done["model"], stream.done["request_id"])

@@ -124,6 +124,11 @@ class ImageHandle:
         """The key by which the router finds the replica that holds the Features."""
         return self.id.split(".", 1)[0]
 
+    @property
+    def model_tag(self) -> str:
+        """The tag of the model that made it (`embeddings.keys.model_tag`)."""
+        return self.id.rpartition(".")[2][:8]
+
 
 ImageSource = EncodedImage | ImageHandle
 

@@ -125,7 +125,10 @@ Task = Segment | Encode | Lookup | Classify | Embed | SegmentVolume
 
 @dataclass(frozen=True)
 class Request:
-    """One unit of work. `model`: the name asked for, or None to let the router choose by prompt kind."""
+    """One unit of work. `model`: the name asked for, or None to let the router choose by prompt kind.
+
+    `trace`: the `traceparent` of the process that sent it on, or empty.
+    """
 
     task: Task
     deadline: Deadline
@@ -133,10 +136,15 @@ class Request:
     model: str | None = None
     tenant: str = "default"
     priority: Priority = Priority.INTERACTIVE
+    trace: str = ""
 
     def with_model(self, model: str) -> Request:
         """This request, addressed to that model."""
         return replace(self, model=model)
+
+    def with_trace(self, trace: str) -> Request:
+        """This request, to be traced below that `traceparent`."""
+        return replace(self, trace=trace) if trace != self.trace else self
 
 
 def images_of(task: Task) -> tuple[ImageSource, ...]:

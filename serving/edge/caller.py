@@ -22,6 +22,12 @@ class Caller:
     tenant: str
     priority: Priority
     deadline: Deadline
+    trace: str = ""
+
+
+def traceparent(headers: Mapping[str, str]) -> str:
+    """The caller's trace context (W3C Trace Context), as it came; empty where there is none."""
+    return headers.get("traceparent", "")
 
 
 def request_id(headers: Mapping[str, str]) -> str:
@@ -42,6 +48,7 @@ def caller(headers: Mapping[str, str], ident: str, settings: Settings, timeout_s
         auth.tenant(headers.get("authorization"), settings.auth),
         priority(headers.get("x-priority")),
         deadline(headers.get("x-deadline-ms"), settings, timeout_s),
+        traceparent(headers),
     )
 
 

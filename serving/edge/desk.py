@@ -7,15 +7,16 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from serving.domain.answer import Answer
 from serving.domain.request import Priority, Request
 from serving.edge.caller import Caller, caller
 from serving.edge.wire import Ask
 from serving.errors import Fault, Kind
-from serving.router.brain import Brain
+from serving.router.brain import Brain, Readiness
 from serving.settings import Settings
+from serving.telemetry import tracing
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -39,13 +40,22 @@ class Observer(Protocol):
         """Stages that the front itself took, seconds each."""
         ...
 
+    def observe_ready(self, pool: str, ready: bool) -> None:
+        """Whether a pool takes work."""
+        ...
+
 
 @dataclass
 class Exchange:
-    """One call from its first byte to its answer: what is known of it so far. `route` is a bounded label."""
+    """One call from its first byte to its answer: what is known of it so far. `route` is a bounded label.
+
+    `front`: "http" or "grpc". `trace`: the caller's `traceparent`, or empty.
+    """
 
     route: str
     request_id: str
+    front: str = "http"
+    trace: str = ""
     started: float = field(default_factory=time.perf_counter)
     priority: Priority = Priority.INTERACTIVE
     pool: str = ""
@@ -70,6 +80,13 @@ class Desk:
         self.brain = brain
         self.settings = settings
         self._observer = observer
+
+    async def readiness(self) -> Readiness:
+        """The brain's, noted part by part."""
+        found = await self.brain.readiness()
+        for part, state in found.parts.items():
+            self._observer.observe_ready(part, state == "ready")
+        return found
 
     def greet(self, exchange: Exchange, headers: Mapping[str, str], timeout_s: float | None = None) -> Caller:
         """Who calls. Raises Fault."""
@@ -109,20 +126,55 @@ class Desk:
 
     async def settle(self, exchange: Exchange, work: Awaitable[T]) -> T | Fault:
         """The result, or the Fault for whatever went wrong: nothing but a cancellation leaves as an exception."""
-        outcome = "ok"
-        try:
-            return await work
-        except Fault as fault:
-            outcome = fault.kind.row.outcome
-            return fault
-        except asyncio.CancelledError:
-            outcome = Kind.CANCELLED.row.outcome
-            raise
-        except Exception:
-            outcome = Kind.INTERNAL.row.outcome
-            log.exception("request %s to %s failed", exchange.request_id, exchange.route)
-            return Fault(Kind.INTERNAL, "the server failed on this request; its log has the details under this request id")
-        finally:
-            self._observer.observe_request(
-                exchange.route, exchange.pool, exchange.model, outcome, exchange.priority.value, exchange.seconds()
-            )
+        with tracing.span(exchange.route, exchange.trace, entry=True, request_id=exchange.request_id) as span:
+            kind: Kind | None = None
+            try:
+                return await work
+            except Fault as fault:
+                kind = fault.kind
+                return fault
+            except asyncio.CancelledError:
+                kind = Kind.CANCELLED
+                raise
+            except Exception:
+                kind = Kind.INTERNAL
+                log.exception("request %s to %s failed", exchange.request_id, exchange.route)
+                return Fault(kind, "the server failed on this request; its log has the details under this request id")
+            finally:
+                self._note(exchange, kind, span)
+
+    def _note(self, exchange: Exchange, kind: Kind | None, span: tracing.Span) -> None:
+        """Count, trace and log one settled call. `kind`: of its fault, if there was one."""
+        outcome = kind.row.outcome if kind else "ok"
+        priority, seconds = exchange.priority.value, exchange.seconds()
+        self._observer.observe_request(exchange.route, exchange.pool, exchange.model, outcome, priority, seconds)
+        span.note(
+            route=exchange.route, pool=exchange.pool, model=exchange.model, priority=priority, outcome=outcome,
+            code=kind.row.code if kind else "", features=exchange.features,
+        )  # fmt: skip
+        if log.isEnabledFor(logging.INFO):
+            log.info("request", extra={"fields": request_line(exchange, kind)})
+
+
+def request_line(exchange: Exchange, kind: Kind | None) -> dict[str, Any]:
+    """What is logged of one settled call: never who called, and nothing of what was sent. Times in milliseconds."""
+    return {
+        "request_id": exchange.request_id,
+        "front": exchange.front,
+        "route": exchange.route,
+        "status": _status(exchange.front, kind),
+        "code": kind.row.code if kind else "ok",
+        "pool": exchange.pool,
+        "model": exchange.model,
+        "priority": exchange.priority.value,
+        "features": exchange.features,
+        "total_ms": round(exchange.seconds() * 1000, 3),
+        "stages_ms": {stage: round(seconds * 1000, 3) for stage, seconds in exchange.stages.items()},
+        "trace_id": tracing.trace_id(),
+    }
+
+
+def _status(front: str, kind: Kind | None) -> int | str:
+    if front == "grpc":
+        return kind.row.grpc if kind else "OK"
+    return kind.row.http if kind else 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,8 @@ from serving.edge.grpc import GrpcFront
 
 @dataclass(frozen=True)
 class Fronts:
-    """`http`: the ASGI application. `grpc`: the front that the RPC methods call."""
+    """`http`: the ASGI application. `grpc`: the front that the RPC methods call. `weigh`: sets the weights of versions."""
 
     http: Any
     grpc: GrpcFront
+    weigh: Callable[[Mapping[str, Mapping[str, float]]], None]

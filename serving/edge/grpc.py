@@ -190,7 +190,7 @@ class GrpcFront:
         self, route: str, context: Any, work: Callable[[Exchange, Caller], Awaitable[M]], response: type[M]
     ) -> M:
         headers = _headers(context)
-        exchange = Exchange(route, caller.request_id(headers))
+        exchange = Exchange(route, caller.request_id(headers), "grpc", caller.traceparent(headers))
 
         async def greeted() -> M:
             return await work(exchange, self._desk.greet(exchange, headers, REMAINING_S.get()))

@@ -209,6 +209,7 @@ def served(given: ServedModel) -> pb.ServedModel:
         source=record.source,
         limits_json=render.json_bytes(dict(given.limits)).decode(),
         built_at=record.built_at,
+        gates_json=render.json_bytes(record.gates()).decode(),
     )
 
 

@@ -146,7 +146,8 @@ class Session:
 
     async def _reply(self, message: pb.SegmentSessionRequest, work: Work) -> pb.SegmentSessionResponse:
         kind = message.WhichOneof("kind")
-        exchange = Exchange("images" if kind == "image" else "segment", self._who.request_id, priority=self._who.priority)
+        who, route = self._who, "images" if kind == "image" else "segment"
+        exchange = Exchange(route, who.request_id, "grpc", who.trace, priority=who.priority)
 
         async def answered() -> pb.SegmentSessionResponse:
             given = await work(exchange, self._caller(message.deadline_ms))

@@ -130,11 +130,12 @@ def _about(app: FastAPI, desk: Desk, calls: HttpCalls, metrics: Callable[[], byt
         summary="Whether work is taken, part by part",
     )
     async def readyz() -> Response:
-        found = await desk.brain.readiness()
+        found = await desk.readiness()
         return Response(render.json_bytes(render.readiness(found)), 200 if found.ready else 503, media_type=JSON)
 
     @app.get("/metrics", summary="Prometheus text exposition")
     async def scrape() -> Response:
+        await desk.readiness()
         return Response(await asyncio.to_thread(metrics), media_type=METRICS_TYPE)
 
     @app.get("/docs", include_in_schema=False)

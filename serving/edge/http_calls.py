@@ -32,7 +32,7 @@ class HttpCalls:
 
     async def run(self, request: Request, route: str, work: Work) -> Response:
         """Greet the caller, do the work unless the client leaves, and answer; a fault becomes its error body."""
-        exchange = Exchange(route, caller.request_id(request.headers))
+        exchange = Exchange(route, caller.request_id(request.headers), "http", caller.traceparent(request.headers))
 
         async def greeted() -> Response:
             return await work(exchange, self._desk.greet(exchange, request.headers))

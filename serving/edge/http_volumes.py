@@ -12,7 +12,7 @@ from starlette.responses import Response, StreamingResponse
 from serving.domain.request import Priority
 from serving.domain.request import Request as Work
 from serving.domain.volume import VolumeFormat
-from serving.edge import render, schemas, volume_body, volume_render
+from serving.edge import render, volume_body, volume_render, volume_schemas
 from serving.edge.caller import Caller
 from serving.edge.desk import Desk, Exchange
 from serving.edge.fields import invalid
@@ -64,7 +64,7 @@ def add_volume_routes(app: FastAPI, desk: Desk, calls: HttpCalls, jobs: Jobs, er
 
         return await calls.run(request, "volumes", work)
 
-    gone = {200: {"model": schemas.VolumeGone}, **errors}
+    gone = {200: {"model": volume_schemas.VolumeGone}, **errors}
 
     @app.delete("/v1/volumes/{job}", responses=gone, summary="Cancel a job, or forget one that is done, with its result")
     async def delete(request: Request, job: str) -> Response:

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from serving import __version__
-from serving.edge import schemas
+from serving.edge import schemas, volume_schemas
 from serving.edge.http_body import IMAGE_TYPES
 from serving.edge.volume_body import TYPES as VOLUME_TYPES
 
@@ -21,7 +21,7 @@ BODIES: dict[str, type[BaseModel]] = {
     "/v1/images": schemas.EncodeBody,
     "/v1/classify": schemas.ClassifyBody,
     "/v1/embed": schemas.EmbedBody,
-    "/v1/volumes/segment": schemas.VolumeBody,
+    "/v1/volumes/segment": volume_schemas.VolumeBody,
 }
 HEADERS = {
     "X-Request-ID": "Yours, echoed: up to 128 printable characters.",
@@ -38,7 +38,7 @@ def document(app: FastAPI) -> dict[str, Any]:
         description="Promptable foundation models of medical imaging. Research use; not a medical device.",
         routes=app.routes,
     )
-    written: list[type[BaseModel]] = [*BODIES.values(), schemas.VolumeEventLine]
+    written: list[type[BaseModel]] = [*BODIES.values(), volume_schemas.VolumeEventLine]
     _, defs = models_json_schema([(each, "validation") for each in written], ref_template=REF)
     made.setdefault("components", {}).setdefault("schemas", {}).update(defs["$defs"])
     made["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
@@ -55,7 +55,7 @@ def document(app: FastAPI) -> dict[str, Any]:
 
 def _content(body: type[BaseModel]) -> dict[str, Any]:
     ref = {"$ref": REF.format(model=body.__name__)}
-    if body is schemas.VolumeBody:
+    if body is volume_schemas.VolumeBody:
         return _volume_content(ref)
     file = {"type": "string", "format": "binary"}
     form = {

@@ -109,6 +109,7 @@ def served(given: ServedModel) -> dict[str, Any]:
         "licence": record.licence,
         "source": record.source,
         "built_at": record.built_at,
+        "gates": record.gates(),
     }
 
 

@@ -39,6 +39,7 @@ class Arena:
         self.slot_bytes = self._slots.slot_bytes
         self._ttl_ns = int(ttl_s * 1e9)
         self.evictions = 0
+        self.refusals = 0
 
     @property
     def count(self) -> int:
@@ -73,6 +74,7 @@ class Arena:
                     table[index]["key"] = key.encode()
                     table[index]["handle"] = b""
                     return self._slot(index)
+        self.refusals += 1
         return "full"
 
     def commit(self, slot: Slot, handle: str, meta: bytes) -> None:
@@ -90,6 +92,10 @@ class Arena:
     def view(self, slot: Slot) -> Any:
         """The bytes (slot_bytes,) uint8 of a slot that the caller pins: Features are read or written there in place."""
         return self._slots.view(slot.index)
+
+    def read(self, slot: Slot) -> Any:
+        """A copy (slot_bytes,) uint8 of what lies in a slot that the caller holds."""
+        return self._slots.view(slot.index).copy()
 
     def drop(self, slot: Slot) -> None:
         """Forget what lies in a slot. Who pins it works on; its room is free when they are done."""
@@ -130,8 +136,10 @@ class Arena:
         self._slots.close()
 
 
-def create(label: str, budget_bytes: int, slot_bytes: int) -> str:
+def create(label: str, budget_bytes: int, slot_bytes: int, *, name: str = "") -> str:
     """Make a node's arena and give its region's name. It is this process's: the next start's sweep removes it after a crash.
+
+    `name`: of one that outlives this process instead, as in a pod whose containers share /dev/shm; its predecessor is removed.
 
     The file is sparse: memory is spent when a slot is first used, and must be there then. Raises SetupError where the budget
     holds no slot, or /dev/shm does not hold the budget.
@@ -144,7 +152,8 @@ def create(label: str, budget_bytes: int, slot_bytes: int) -> str:
     if free < size:
         short = f"/dev/shm has {free >> 20} MiB free and Features need {size >> 20}"
         raise SetupError(f"{short}: give more (docker: --shm-size=1g) or lower features.budget_bytes")
-    name = f"{shm.prefix()}{label}"
+    (shm.ROOT / name).unlink(missing_ok=True) if name else None
+    name = name or f"{shm.prefix()}{label}"
     descriptor = os.open(shm.ROOT / name, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
     try:
         os.ftruncate(descriptor, size)

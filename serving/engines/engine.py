@@ -22,11 +22,15 @@ def ignore(waited_s: float, worked_s: float) -> None:
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input or output. `dtype`: numpy's name. `shape`: without the batch axis; -1 is any size."""
+    """One input or output. `dtype`: numpy's name. `shape`: without the batch axis; -1 is any size.
+
+    `sizes`: (least, usual, most) of each -1 in turn, where the family bounds them: what a GPU's engine is built for.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
+    sizes: tuple[tuple[int, int, int], ...] = ()
 
 
 @dataclass(frozen=True)

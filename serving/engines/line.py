@@ -1,7 +1,8 @@
 """The waiting line in front of one engine: the server works on one thing and has the next at hand; the rest wait here.
 
 What waits here can still be dropped when its deadline passes or its client leaves, be overtaken by more urgent work, and go
-together with a call on the same image: an engine call, once sent, can do none of that.
+together with a call on the same image: an engine call, once sent, can do none of that. Triton's own queue has no policy
+(docs/decisions/0011), so order, bound and deadlines are kept here alone.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,11 +21,19 @@ from serving.domain.request import Deadline, Priority
 from serving.engines.engine import Engine, EngineSpec, Tensors, Timing, ignore
 from serving.errors import Fault, Kind
 from serving.shm import Slot
+from serving.telemetry import tracing
 
 Outputs = dict[str, npt.NDArray[Any]]
 
 IN_FLIGHT = 2
 """Calls that are sent at a time: one is worked on, the next is already there when it is done."""
+LONGEST = 256
+"""Calls of one priority that wait; one more is refused at once. The door refuses long before: this is for when it is wrong."""
+BULK_SHARE = 4
+"""Bulk gets one place of so many, and at least one, while interactive calls are inside."""
+BULK_TURN = 8
+"""Where both wait, every so-manieth call is bulk: bulk gets on, slowly, however much interactive work there is."""
+RETRY_AFTER_S = 1.0
 MOST_ROWS = 16
 """Rows along the join axis in one call: a mask decoder's activations take some 30 MB an object."""
 
@@ -37,6 +47,7 @@ class _Call:
     slot: Slot | None
     answer: asyncio.Future[Outputs] | None
     since: float = field(default_factory=time.monotonic)
+    context: Context | None = field(default_factory=tracing.context)
     waited_s: float = 0.0
     worked_s: float = 0.0
 
@@ -63,13 +74,16 @@ class _Call:
 
 
 class Line:
-    """Implements `Engine` in front of another; one event loop. `in_flight`: calls sent at a time."""
+    """Implements `Engine` in front of another; one event loop. `in_flight`: calls sent at a time; `longest`: that wait."""
 
-    def __init__(self, engine: Engine, in_flight: int = IN_FLIGHT, most_rows: int = MOST_ROWS) -> None:
+    def __init__(self, engine: Engine, in_flight: int = IN_FLIGHT, most_rows: int = MOST_ROWS, longest: int = LONGEST) -> None:
         self._engine = engine
         self._in_flight = in_flight
         self._most_rows = most_rows
-        self._inside = 0
+        self._longest = longest
+        self._inside: dict[Priority, int] = dict.fromkeys(Priority, 0)
+        self._passed = 0
+        """Interactive calls sent in a row while bulk waited."""
         self._waiting: dict[Priority, deque[_Call]] = {priority: deque() for priority in Priority}
         self._done_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -91,6 +105,7 @@ class Line:
     ) -> Outputs:
         """Wait, run, give the named outputs. Raises Fault as `Engine.infer` says."""
         left_s = deadline.check(f"engine {self.spec.name}")
+        self._check_room(priority)
         answer: asyncio.Future[Outputs] = asyncio.get_running_loop().create_future()
         call = _Call(inputs, deadline, outputs, priority, slot, answer)
         self._waiting[priority].append(call)
@@ -106,22 +121,48 @@ class Line:
         timing(call.waited_s, call.worked_s)
         return made
 
+    def _check_room(self, priority: Priority) -> None:
+        if len(self._waiting[priority]) >= self._longest:
+            self._waiting[priority] = deque(call for call in self._waiting[priority] if call.awaited)
+        if len(self._waiting[priority]) >= self._longest:
+            raise Fault(Kind.POOL_FULL, "the engine's line is full: try again later", retry_after_s=RETRY_AFTER_S)
+
     def _pump(self) -> None:
-        while self._inside < self._in_flight and (calls := self._next()):
-            self._inside += 1
-            task = asyncio.create_task(self._send(calls))
+        while sum(self._inside.values()) < self._in_flight and (calls := self._next()):
+            priority = _most_urgent(calls)
+            self._inside[priority] += 1
+            task = asyncio.create_task(self._send(calls, priority), context=calls[0].context)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     def _next(self) -> list[_Call]:
-        """The first call that somebody still waits for, and those that can go with it; empty where nobody waits."""
-        for priority in (Priority.INTERACTIVE, Priority.BULK):
-            waiting = self._waiting[priority]
-            while waiting:
-                call = waiting.popleft()
-                if call.awaited:
-                    return [call, *self._companions(call)]
-        return []
+        """The call whose turn it is, and those that can go with it; empty where nobody waits who may be sent."""
+        urgent, bulk = self._first(Priority.INTERACTIVE), self._first(Priority.BULK)
+        if bulk is not None and not self._room_for_bulk(urgent is not None):
+            bulk = None
+        if urgent is None or (bulk is not None and self._passed >= BULK_TURN - 1):
+            self._passed = 0
+            return self._taken(bulk)
+        self._passed += bulk is not None
+        return self._taken(urgent)
+
+    def _first(self, priority: Priority) -> _Call | None:
+        """Who waits first of a priority; those that nobody waits for are let go."""
+        waiting = self._waiting[priority]
+        while waiting and not waiting[0].awaited:
+            waiting.popleft()
+        return waiting[0] if waiting else None
+
+    def _taken(self, call: _Call | None) -> list[_Call]:
+        if call is None:
+            return []
+        self._waiting[call.priority].popleft()
+        return [call, *self._companions(call)]
+
+    def _room_for_bulk(self, urgent: bool) -> bool:
+        """Whether one more bulk call may be sent: all places are bulk's only while nothing interactive is about."""
+        share = max(1, self._in_flight // BULK_SHARE)
+        return self._inside[Priority.BULK] < share or not (urgent or self._inside[Priority.INTERACTIVE])
 
     def _companions(self, first: _Call) -> list[_Call]:
         axis = self.spec.join
@@ -137,7 +178,7 @@ class Line:
                 found.append(call)
         return found
 
-    async def _send(self, calls: list[_Call]) -> None:
+    async def _send(self, calls: list[_Call], priority: Priority) -> None:
         try:
             await self._run(calls)
         except Exception as exc:
@@ -148,7 +189,7 @@ class Line:
             for call in calls:
                 call.fail(exc)
         finally:
-            self._inside -= 1
+            self._inside[priority] -= 1
             self._pump()
 
     async def _send_alone(self, call: _Call) -> None:
@@ -165,7 +206,7 @@ class Line:
         together = len(calls) > 1 and axis is not None
         inputs = _joined(calls, axis) if together and axis is not None else first.inputs
         deadline = max((call.deadline for call in calls), key=Deadline.remaining_s)
-        priority = Priority.INTERACTIVE if any(c.priority is Priority.INTERACTIVE for c in calls) else Priority.BULK
+        priority = _most_urgent(calls)
         made = await self._engine.infer(inputs, deadline, outputs=first.outputs, priority=priority, slot=first.slot)
         done = time.monotonic()
         began, self._done_at = max(sent, min(self._done_at, done)), done
@@ -173,6 +214,10 @@ class Line:
         for call, part in zip(calls, parts, strict=True):
             call.waited_s, call.worked_s = began - call.since, (done - began) / len(calls)
             call.give(part)
+
+
+def _most_urgent(calls: list[_Call]) -> Priority:
+    return Priority.INTERACTIVE if any(call.priority is Priority.INTERACTIVE for call in calls) else Priority.BULK
 
 
 def _row_shapes(inputs: Tensors) -> dict[str, tuple[int, ...]]:

@@ -12,13 +12,18 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 import tritonclient.grpc.aio as triton_grpc
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
+from tritonclient.utils import InferenceServerException
 
 from serving import shm, slots
 from serving.domain.request import Deadline, Priority
+from serving.engines import triton_message
 from serving.engines.engine import EngineSpec, Tensors, TensorSpec, Timing, ignore
+from serving.engines.memory import Memory, SystemMemory
+from serving.engines.triton_message import Place
 from serving.errors import Fault, Kind
 from serving.manifest import EngineRecord
+from serving.telemetry import tracing
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +36,8 @@ QUEUE_IS_FULL = "Exceeds maximum queue size"
 WAITED_TOO_LONG = "Request timeout expired"
 REGION_IS_IN_USE = "currently in use"
 REGION_IS_UNKNOWN = "Unable to find shared memory region"
-PRIORITIES = {Priority.INTERACTIVE: 1, Priority.BULK: 2}
-"""Triton's priority levels: 1 is the highest (ModelQueuePolicy, priority_levels)."""
+KEY_HEADER = "triton-grpc-protocol-medserve-key"
+"""The header of `--grpc-restricted-protocol=...:medserve-key=VALUE`: Triton puts a prefix before the key's name."""
 
 CHANNEL = [
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -49,13 +54,19 @@ class TritonServer:
 
     `address`: host:port of the gRPC endpoint. `call_timeout_s`: no call waits longer, whatever its deadline. `region_bytes`:
     size of the Features arena, for engines that take Features as tensors; it is mapped when the first of them is called.
+    `memory`: where the arena lies, /dev/shm unless said. `key`: what the server asks for before it maps shared memory, if it
+    asks (`KEY_HEADER`).
     """
 
-    def __init__(self, address: str, call_timeout_s: float, region_bytes: int = 0) -> None:
+    def __init__(
+        self, address: str, call_timeout_s: float, region_bytes: int = 0, key: str = "", memory: Memory | None = None
+    ) -> None:
         self._address = address
         self.call_timeout_s = call_timeout_s
         self._client: Any = None
-        self._region_bytes = region_bytes
+        self._channel: Any = None
+        self._stub: Any = None
+        self._memory: Memory = memory or SystemMemory(region_bytes, {KEY_HEADER: key} if key else None)
         self._registration: asyncio.Task[None] | None = None
 
     @property
@@ -64,6 +75,23 @@ class TritonServer:
         if self._client is None:
             self._client = triton_grpc.InferenceServerClient(self._address, channel_args=CHANNEL)
         return self._client
+
+    async def model_infer(self, message: Any, timeout_s: float, trace: str = "") -> Any:
+        """Send one `ModelInferRequest`, give the `ModelInferResponse`. Raises InferenceServerException.
+
+        `trace`: the `traceparent` that Triton's spans belong to, or empty.
+
+        The call ends with this coroutine: one that is cancelled, or whose time is over, is taken back from the server.
+        """
+        if self._stub is None:
+            self._channel = grpc.aio.insecure_channel(self._address, options=CHANNEL)
+            self._stub = GRPCInferenceServiceStub(self._channel)
+        try:
+            return await self._stub.ModelInfer(
+                message, timeout=timeout_s, metadata=(("traceparent", trace),) if trace else None
+            )
+        except grpc.RpcError as exc:
+            raise InferenceServerException(exc.details() or "", str(exc.code())) from None
 
     def engine(self, spec: EngineSpec, record: EngineRecord) -> TritonEngine:
         """The engine of a built record."""
@@ -97,14 +125,12 @@ class TritonServer:
     async def _register(self, region: str) -> None:
         """Register the region, and take those out whose owner is gone: their memory is held until then."""
         try:
-            known = await self.client.get_system_shared_memory_status(client_timeout=self.call_timeout_s)
-            for name in known.regions:
+            known = await self._memory.known(self.client, self.call_timeout_s)
+            for name in known:
                 if shm.owner_is_gone(name):
                     await self._forget_region(name)
-            if region not in known.regions:
-                await self.client.register_system_shared_memory(
-                    region, region, self._region_bytes, client_timeout=self.call_timeout_s
-                )
+            if region not in known:
+                await self._memory.register(self.client, region, self.call_timeout_s)
         except InferenceServerException as exc:
             if _is_away(exc):
                 raise _unavailable() from exc
@@ -114,7 +140,7 @@ class TritonServer:
     async def _forget_region(self, name: str) -> None:
         """Take a dead owner's region out. One that a call still reads stays until the next replica comes."""
         try:
-            await self.client.unregister_system_shared_memory(name, client_timeout=self.call_timeout_s)
+            await self._memory.unregister(self.client, name, self.call_timeout_s)
         except InferenceServerException as exc:
             if REGION_IS_IN_USE not in exc.message():
                 raise
@@ -128,7 +154,10 @@ class TritonServer:
             return False
 
     async def close(self) -> None:
-        """Close the channel."""
+        """Close the channels."""
+        if self._channel is not None:
+            await self._channel.close()
+            self._channel = self._stub = None
         if self._client is not None:
             await self._client.close()
             self._client = None
@@ -163,7 +192,8 @@ class TritonEngine:
         """Run once and give the named outputs. Raises Fault as `Engine.infer` says."""
         sent = time.monotonic()
         try:
-            made = await self._call(inputs, deadline, outputs, priority, slot)
+            with tracing.span("engine", engine=self._name):
+                made = await self._call(inputs, deadline, outputs, slot)
         except BaseException:
             self._quarantine(slot)
             raise
@@ -171,7 +201,7 @@ class TritonEngine:
         return made
 
     async def _call(
-        self, inputs: Tensors, deadline: Deadline, outputs: tuple[str, ...], priority: Priority, slot: shm.Slot | None
+        self, inputs: Tensors, deadline: Deadline, outputs: tuple[str, ...], slot: shm.Slot | None
     ) -> dict[str, npt.NDArray[Any]]:
         left_s = min(deadline.check(f"engine {self._name}"), self._server.call_timeout_s)
         wanted = outputs or tuple(self._outputs)
@@ -179,52 +209,33 @@ class TritonEngine:
         try:
             if self._by_region and slot is not None:
                 registration = await self._server.share(slot.region)
-            result = await self._server.client.infer(
-                self._name,
-                [*self._features_in(slot), *(self._input(name, value) for name, value in inputs.items())],
-                model_version=self._version,
-                outputs=[*self._features_out(slot), *(triton_grpc.InferRequestedOutput(name) for name in wanted)],
-                client_timeout=left_s,
-                timeout=int(left_s * 1e6),
-                priority=PRIORITIES[priority],
-            )
+            response = await self._server.model_infer(self._message(inputs, wanted, slot, left_s), left_s, tracing.handed_on())
         except InferenceServerException as exc:
             if registration is not None and REGION_IS_UNKNOWN in exc.message():
                 self._server.forgotten(registration)
-                return await self._call(inputs, deadline, outputs, priority, slot)
+                return await self._call(inputs, deadline, outputs, slot)
             raise self._fault(exc, deadline) from exc
         except asyncio.CancelledError:
             # A channel that dies cancels its calls: only a cancellation of this task is the caller's own.
             if _asked_to_stop():
                 raise
             raise _unavailable() from None
-        return {name: self._output(name, result.as_numpy(name)) for name in wanted}
+        made = triton_message.outputs(response)
+        return {name: self._output(name, made.get(name)) for name in wanted}
 
-    def _features_in(self, slot: shm.Slot | None) -> list[Any]:
-        if slot is None:
-            return []
-        if not self._by_region:
-            named = triton_grpc.InferInput(SLOT, [1, 2], "INT64")
-            named.set_data_from_numpy(np.array([[slot.index, slot.generation]], np.int64))
-            return [named]
-        found = []
-        for spec, offset, size in _places(self.spec.reads):
-            tensor = triton_grpc.InferInput(spec.name, [1, *spec.shape], np_to_triton_dtype(np.dtype(spec.dtype)))
-            tensor.set_shared_memory(slot.region, size, offset=slot.offset + offset)
-            found.append(tensor)
-        return found
-
-    def _features_out(self, slot: shm.Slot | None) -> list[Any]:
-        if slot is None or not self.spec.writes:
-            return []
-        if not self._by_region:
-            return [triton_grpc.InferRequestedOutput(SLOT)]
-        found = []
-        for spec, offset, size in _places(self.spec.writes):
-            tensor = triton_grpc.InferRequestedOutput(spec.name)
-            tensor.set_shared_memory(slot.region, size, offset=slot.offset + offset)
-            found.append(tensor)
-        return found
+    def _message(self, inputs: Tensors, wanted: tuple[str, ...], slot: shm.Slot | None, left_s: float) -> Any:
+        """The whole call. Features go by the slot's name, or by their places in the region."""
+        sent = [(name, self._input(name, value)) for name, value in inputs.items()]
+        reads: list[Place] = []
+        writes: list[Place] = []
+        if slot is not None and self._by_region:
+            reads, writes = _places(self.spec.reads, slot), _places(self.spec.writes, slot)
+        elif slot is not None:
+            sent.insert(0, (SLOT, np.array([[slot.index, slot.generation]], np.int64)))
+            wanted = (SLOT, *wanted) if self.spec.writes else wanted
+        return triton_message.request(
+            self._name, self._version, sent, wanted, reads=reads, writes=writes, timeout_us=int(left_s * 1e6)
+        )
 
     def _quarantine(self, slot: shm.Slot | None) -> None:
         """A native backend may still work in a slot whose call was given up: it stays pinned for as long as a call may take.
@@ -234,14 +245,12 @@ class TritonEngine:
         if self._by_region and slot is not None:
             asyncio.get_running_loop().call_later(self._server.call_timeout_s, lambda held: None, slot)
 
-    def _input(self, name: str, value: npt.NDArray[Any]) -> Any:
+    def _input(self, name: str, value: npt.NDArray[Any]) -> npt.NDArray[Any]:
         spec = self._inputs.get(name)
         if spec is None or not _fits(spec, value):
             log.error("engine %s: input %s has shape %s and dtype %s", self._name, name, value.shape, value.dtype)
             raise Fault(Kind.ENGINE_FAILED, "the engine was given tensors that it does not take")
-        tensor = triton_grpc.InferInput(name, list(value.shape), np_to_triton_dtype(value.dtype))
-        tensor.set_data_from_numpy(np.ascontiguousarray(value))
-        return tensor
+        return value
 
     def _output(self, name: str, value: npt.NDArray[Any] | None) -> npt.NDArray[Any]:
         if value is None or not _fits(self._outputs[name], value):
@@ -268,10 +277,13 @@ class TritonEngine:
         return Fault(Kind.ENGINE_FAILED, "the engine failed on this request; the server's log has the details")
 
 
-def _places(tensors: tuple[TensorSpec, ...]) -> list[tuple[TensorSpec, int, int]]:
-    """(spec, offset in the slot, bytes) of one image's Features."""
+def _places(tensors: tuple[TensorSpec, ...], slot: shm.Slot) -> list[Place]:
+    """Where one image's Features lie in the slot's region."""
     sizes = [math.prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in tensors]
-    return list(zip(tensors, slots.offsets(sizes), sizes, strict=False))
+    starts = slots.offsets(sizes)
+    return [
+        Place(spec, slot.region, slot.offset + start, size) for spec, start, size in zip(tensors, starts, sizes, strict=False)
+    ]
 
 
 def _fits(spec: TensorSpec, value: npt.NDArray[Any]) -> bool:

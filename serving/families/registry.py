@@ -12,6 +12,7 @@ from serving.families.litemedsam.family import DECLARATION as LITEMEDSAM
 from serving.families.medclip.family import DECLARATION as MEDCLIP
 from serving.families.medlsam.family import DECLARATION as MEDLSAM
 from serving.families.medsam.family import DECLARATION as MEDSAM
+from serving.families.medsam2.family import DECLARATION as MEDSAM2
 from serving.families.medsiglip.family import DECLARATION as MEDSIGLIP
 
 FAMILIES: Mapping[str, FamilyDeclaration] = {
@@ -23,4 +24,5 @@ FAMILIES: Mapping[str, FamilyDeclaration] = {
     MEDCLIP.name: MEDCLIP,
     BIOMEDCLIP.name: BIOMEDCLIP,
     MEDSIGLIP.name: MEDSIGLIP,
+    MEDSAM2.name: MEDSAM2,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from serving.engines.engine import EngineSpec, TensorSpec
+from serving.families.prompts import OBJECTS_A_CALL
 from serving.manifest import Manifest, engine_name
 
 CELLS = 64 * 64
@@ -16,9 +17,11 @@ FEATURES = (
 
 OBJECTS_AXIS = 1
 """Every tensor below is one image's (leading axis 1), then its objects."""
-POINTS = TensorSpec("points", "float32", (-1, -1, 2))
-LABELS = TensorSpec("labels", "int64", (-1, -1))
-LOGITS = TensorSpec("logits", "float32", (-1, 1, 256, 256))
+OBJECTS, TOKENS = (1, 1, OBJECTS_A_CALL), (2, 2, 66)
+"""Least, usual and most: objects of a call; tokens of an object (a box's two corners; at most 64 clicks with them)."""
+POINTS = TensorSpec("points", "float32", (-1, -1, 2), (OBJECTS, TOKENS))
+LABELS = TensorSpec("labels", "int64", (-1, -1), (OBJECTS, TOKENS))
+LOGITS = TensorSpec("logits", "float32", (-1, 1, 256, 256), (OBJECTS,))
 MASKS = (
     TensorSpec("mask", "float32", (-1, 1, 256, 256)),
     TensorSpec("iou", "float32", (-1, 1)),

@@ -12,7 +12,8 @@ def specs(manifest: Manifest, max_batch: int = MAX_BATCH) -> dict[str, EngineSpe
     """part -> spec. `options` gives image_size (pixels) and embed_dim. Embeddings are the projections, not normalised."""
     side, width = int(manifest.options["image_size"]), int(manifest.options["embed_dim"])
     pixels = TensorSpec("pixels", "float32", (3, side, side))
-    tokens = TensorSpec("tokens", "int64", (-1,))
+    context = int(manifest.options.get("context_length", 77))
+    tokens = TensorSpec("tokens", "int64", (-1,), ((2, min(16, context), context),))
     embedding = TensorSpec("embedding", "float32", (width,))
     return {
         "image_encoder": EngineSpec(engine_name(manifest.model, "image_encoder"), (pixels,), (embedding,), max_batch),

@@ -1,4 +1,4 @@
-"""From a volume as sent to its file of masks, for every family that walks slices: read, check, walk, write."""
+"""From a volume as sent to its file of masks: read, check, walk, write. A family that does not walk uses the parts."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ async def answer(request: Request, tools: Tools, info: ModelInfo, stages: Stages
     task = request.task
     if not isinstance(task, SegmentVolume) or tools.read_volume is None:
         raise SetupError(f"model {info.name} was asked for a volume without the means to read one")
-    objects = _objects(task, info.name)
-    slices = await tools.run(partial(_open, task, tools, stages))
+    objects = objects_of(task, info.name)
+    slices = await tools.run(partial(read, task, tools, stages))
     for item in objects:
         item.within(slices.frame, task.axis)
     walk = Walk(objects, slices.frame.slices(task.axis), open_model(slices, objects), tools.run, request.deadline)
@@ -49,17 +49,19 @@ async def answer(request: Request, tools: Tools, info: ModelInfo, stages: Stages
 
     await tell(VolumeAccepted(slices.frame, max(labels) + 1, walk.visits, info))
     await walk.go(collect, tell)
-    data = await tools.run(partial(_write, collector, stages))
+    data = await tools.run(partial(write, collector, stages))
     return VolumeAnswer(data, task.output, slices.frame, collector.objects(), info, dict(stages.seconds))
 
 
-def _objects(task: SegmentVolume, model: str) -> tuple[VolumeObject, ...]:
+def objects_of(task: SegmentVolume, model: str) -> tuple[VolumeObject, ...]:
+    """The objects that are shown. Raises Fault(INVALID) for class names, which models without a support set do not take."""
     if isinstance(task.objects, ClassNames):
         raise Fault(Kind.INVALID, f"{model} takes boxes, points or a mask on a key slice, not class names", param="classes")
     return task.objects
 
 
-def _open(task: SegmentVolume, tools: Tools, stages: Stages) -> Slices:
+def read(task: SegmentVolume, tools: Tools, stages: Stages) -> Slices:
+    """The volume's slices as pictures. Blocking. Raises Fault."""
     assert tools.read_volume is not None
     with stages.measure("decode"):
         volume = tools.read_volume(task.volume)
@@ -67,6 +69,7 @@ def _open(task: SegmentVolume, tools: Tools, stages: Stages) -> Slices:
         return Slices(volume, task.volume.window, task.axis)
 
 
-def _write(collector: Collector, stages: Stages) -> bytes:
+def write(collector: Collector, stages: Stages) -> bytes:
+    """The result as a file. Blocking."""
     with stages.measure("serialise"):
         return collector.file()

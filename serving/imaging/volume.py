@@ -55,7 +55,8 @@ class Volume:
 
     def slice(self, axis: int, index: int) -> npt.NDArray[Any]:
         """One slice's stored samples (rows, columns). A view: numpy's take would copy the whole volume first."""
-        return np.moveaxis(self.samples, axis, 0)[index].T
+        found: npt.NDArray[Any] = np.moveaxis(self.samples, axis, 0)[index].T
+        return found
 
     def values(self, samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Stored samples -> values in the file's units; the same dtype where the file scales nothing, else float64."""

@@ -1,20 +1,46 @@
-"""Free ports of the loopback interface."""
+"""Free ports below the range from which the kernel takes those of outgoing connections.
+
+A port from that range may be free when it is chosen and be taken, by any program's connection to anywhere, before its server
+binds it (ip(7), `ip_local_port_range`). Ray's own workers take 10002 to 19999.
+"""
 
 from __future__ import annotations
 
+import random
 import socket
-from contextlib import ExitStack
+from collections.abc import Iterator
+from pathlib import Path
 
 from serving.errors import SetupError
 
+RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+FIRST, LEAST = 20_000, 1_000
+_given: set[int] = set()
+"""What this process has handed out: free until its server binds it, and not to be handed out twice."""
+
+
+def span(range_file: Path = RANGE) -> range:
+    """The ports to choose from: from 20000 up to the outgoing range, or from 1024 where that leaves fewer than a thousand."""
+    try:
+        low = int(range_file.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        low = 32_768
+    return range(FIRST, low) if low >= FIRST + LEAST else range(1024, max(low, 1024 + LEAST))
+
 
 def free_ports(count: int) -> list[int]:
-    """That many ports that are free now."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+    """That many ports that are free now. Raises SetupError where there are none."""
+    return [free_range(1) for _ in range(count)]
+
+
+def free_range(size: int) -> int:
+    """The first of `size` free consecutive ports. Raises SetupError where there are none."""
+    for start in _starts(size):
+        wanted = range(start, start + size)
+        if _given.isdisjoint(wanted) and all(map(_is_free, wanted)):
+            _given.update(wanted)
+            return start
+    raise SetupError(f"no {size} free consecutive ports on this machine")
 
 
 def require_free(port: int, what: str) -> None:
@@ -27,14 +53,19 @@ def require_free(port: int, what: str) -> None:
             raise SetupError(f"port {port} for {what} is taken: choose another in the settings, or 0 for a free one") from exc
 
 
-def free_range(size: int) -> int:
-    """The first of `size` free consecutive ports. Raises SetupError where there are none."""
-    for start in free_ports(64):
-        if start + size < 65536 and all(_is_free(port) for port in range(start, start + size)):
-            return start
-    raise SetupError(f"no {size} free consecutive ports on this machine")
+def _starts(size: int) -> Iterator[int]:
+    """Everywhere that so many fit, from a place of its own for each process: two that start together rarely meet."""
+    ports = span()
+    places = len(ports) - size + 1
+    first = random.SystemRandom().randrange(places)
+    return (ports[(first + step) % places] for step in range(places))
 
 
 def _is_free(port: int) -> bool:
+    """On every interface: Ray's HAProxy binds its own ports on all of them."""
     with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+    return True

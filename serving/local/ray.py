@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,8 @@ def environment(run_dir: Path, multiproc_dir: Path, max_body_bytes: int) -> dict
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(run_dir / "h.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(run_dir),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(run_dir / "h.state"),
+        # Its access log, with every URL as it was sent, otherwise goes to whatever takes syslog on this machine.
+        "RAY_SERVE_HAPROXY_LOG_TARGET": str(run_dir / "nobody"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(run_dir / "m.sock"),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(http),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(http + SPARE_PORTS - 1),
@@ -65,6 +68,24 @@ def environment(run_dir: Path, multiproc_dir: Path, max_body_bytes: int) -> dict
 def _quiet() -> None:
     """Ray Serve's notes are for whoever develops with it; they are in its own logs, under the run directory."""
     logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.ERROR)
+
+
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+REMOTE = re.compile(r"^ray::(\S+?)\(\) \(pid=.*\)$")
+MOST_CHARS = 200
+
+
+def reason(exc: Exception) -> str:
+    """One line of what Ray raised. Of an error from another process: what was asked of it, and how the error ends.
+
+    Without colours, process ids and the remote trace.
+    """
+    lines = [line.strip() for line in ANSI.sub("", str(exc)).splitlines() if line.strip()]
+    if not lines:
+        return type(exc).__name__
+    remote = REMOTE.match(lines[0])
+    said = f"{remote[1]}: {lines[-1]}" if remote and len(lines) > 1 else remote[1] if remote else lines[0]
+    return said[:MOST_CHARS].rstrip()
 
 
 class LocalRay:
@@ -108,7 +129,7 @@ class LocalRay:
                 logging_config={"log_level": "ERROR", "enable_access_log": False},
             )
         except (RuntimeError, ValueError, OSError) as exc:
-            raise SetupError(f"Ray did not start: {str(exc).splitlines()[0]}") from exc
+            raise SetupError(f"Ray did not start: {reason(exc)}; its logs lie under {self._run_dir / 'ray'}") from exc
 
     def deploy(self, application: Any) -> None:
         """Run the application and wait until every replica is up. Raises SetupError."""

@@ -17,6 +17,7 @@ from serving.local import ray as local_ray
 from serving.local.supervise import Supervisor
 from serving.local.triton import EmbeddedTriton
 from serving.settings import Settings
+from serving.telemetry import logs
 
 Say = Callable[[str], None]
 PREFIX = "medserve-"
@@ -42,6 +43,7 @@ class Stack:
 
     def start(self) -> None:
         """Start everything and wait until it is ready. Raises SetupError; what had started is stopped again."""
+        logs.begin(self._settings, aloud=True)
         _forget_dead_runs()
         metrics_dir = self.run_dir / "metrics"
         metrics_dir.mkdir(parents=True, exist_ok=True)
@@ -79,6 +81,7 @@ class Stack:
             start_timeout_s=settings.triton.start_timeout_s,
             threads=settings.triton.threads,
             arena=settings.features.region,
+            traces=settings.tracing.endpoint,
         )
         self.triton.start()
         self._supervisor = Supervisor(self.triton)

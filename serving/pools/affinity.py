@@ -1,14 +1,17 @@
-"""Ray's consistent-hash router, with its decisions counted: which prompts came home, which fell back, when the ring changed.
+"""Ray's consistent-hash router over nodes, with its decisions counted: what came home, what fell back, when the ring changed.
 
-Fallback is bounded: where the home replica is full, a request tries this many of its successors on the ring, then waits. A
-prompt by handle falls back within its node only, where the same arena is: a successor on another node could but send it away.
+A place on the ring belongs to a node, whose replicas share one arena: a replica that is replaced there (an upgrade, a crash)
+moves no image. Fallback is bounded: where the home replica is full, a request tries so many successors, then waits. A prompt
+by handle falls back within its node only, where the same arena is: a successor elsewhere could but send it away.
 """
 
 from __future__ import annotations
 
+import bisect
+from collections.abc import Iterator
 from typing import Any
 
-from ray.serve.experimental.consistent_hash_router import ConsistentHashRouter
+from ray.serve.experimental.consistent_hash_router import ConsistentHashRouter, _hash_bytes
 
 from serving.domain.image import ImageHandle
 from serving.domain.request import Request, images_of
@@ -20,6 +23,11 @@ FALLBACK_REPLICAS = 2
 class AffinityRouter(ConsistentHashRouter):
     """Ray makes one in each router replica, for each pool. It leans on Ray 2.60's ring; an integration test holds it there."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
+        self._members: dict[str, list[Any]] = {}
+        self._ring_nodes: list[str] = []
+
     @property
     def max_num_routing_tasks(self) -> int:
         """Ray's cap, not two a replica: the prompts that wait for one busy home must not hold up those of another."""
@@ -27,12 +35,42 @@ class AffinityRouter(ConsistentHashRouter):
 
     def update_replicas(self, replicas: list[Any]) -> None:
         """Ray tells which replicas there are."""
-        before = self._replica_set_snapshot
+        before = frozenset(self._members)
         super().update_replicas(replicas)
-        after = self._replica_set_snapshot
+        after = frozenset(self._members)
         if before and after != before:
             direction = "up" if len(after) > len(before) else "down" if len(after) < len(before) else "swap"
             of_this_process().affinity_rehash.labels(self._deployment_id.name, direction).inc()
+
+    def _rebuild_ring(self, new_snapshot: frozenset[Any]) -> None:
+        members: dict[str, list[Any]] = {}
+        for replica_id in sorted(new_snapshot, key=lambda each: each.unique_id):
+            members.setdefault(str(self._replicas[replica_id].node_id), []).append(replica_id)
+        places = sorted((_hash_bytes(f"{node}:{n}".encode()), node) for node in members for n in range(self._num_virtual_nodes))
+        self._members = members
+        self._ring_hashes = [place for place, _ in places]
+        self._ring_nodes = [node for _, node in places]
+        self._replica_set_snapshot = new_snapshot
+
+    def _nodes_from(self, routing_key: str) -> Iterator[str]:
+        """Every node once: the key's home, then its successors on the ring."""
+        start, seen = bisect.bisect_right(self._ring_hashes, _hash_bytes(routing_key.encode())), set()
+        for offset in range(len(self._ring_nodes)):
+            node = self._ring_nodes[(start + offset) % len(self._ring_nodes)]
+            if node not in seen:
+                seen.add(node)
+                yield node
+
+    def _lookup_ranked_replicas(self, routing_key: str) -> list[Any]:
+        """Replicas of the home node, leaving a rank for a successor, then one replica of each node that follows."""
+
+        def ordered(node: str) -> list[Any]:
+            return sorted(self._members[node], key=lambda each: _hash_bytes(f"{routing_key}:{each.unique_id}".encode()))
+
+        ranked: list[Any] = []
+        for node in self._nodes_from(routing_key):
+            ranked += ordered(node)[:1] if ranked else ordered(node)[: max(self._num_fallback_replicas, 1)]
+        return ranked[: 1 + self._num_fallback_replicas]
 
     async def choose_replicas(self, candidate_replicas: list[Any], pending_request: Any = None) -> list[list[Any]]:
         """Ray asks where to try, in order: one replica a rank."""

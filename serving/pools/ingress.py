@@ -27,6 +27,10 @@ class Ingress:
         """The ASGI application of the HTTP front."""
         return self._fronts.http
 
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """What Ray Serve changes in place, without a restart: the weights of the models' versions."""
+        self._fronts.weigh(user_config.get("versions", {}))
+
     async def Infer(self, request: bytes, grpc_context: Any) -> Any:
         """See `GrpcFront`."""
         return await self._grpc.infer(request, grpc_context)

@@ -18,10 +18,13 @@ from serving.domain.volume import VolumeEvent
 from serving.errors import Fault, Kind
 from serving.pools.pool import Pool
 from serving.router.admission import Permit
+from serving.telemetry import tracing
 
 log = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 1.0
+WORTH_RESENDING_S = 0.1
+"""With less left of the deadline, a call that its replica lost is not sent to another."""
 
 
 @serve.deployment
@@ -48,16 +51,24 @@ class PoolReplica:
 
 
 class RayPoolClient:
-    """Implements `router.router.PoolClient` over a deployment handle."""
+    """Implements `router.router.PoolClient` over a deployment handle. `resent` is told of each call that a replica lost."""
 
-    def __init__(self, pool: str, handle: DeploymentHandle[Any]) -> None:
+    def __init__(self, pool: str, handle: DeploymentHandle[Any], resent: Callable[[], None]) -> None:
         self._pool = pool
         self._handle = handle
+        self._resent = resent
 
     async def answer(self, request: Request, affinity: str, permit: Permit) -> Answer:
         """Send to the replica that the affinity key chooses. Raises Fault."""
         handle = self._handle.options(session_id=affinity) if affinity else self._handle
-        outcome: Answer | Fault = await self._call(handle.answer.remote(request))
+        request = request.with_trace(tracing.handed_on())
+        try:
+            outcome: Answer | Fault = await self._call(handle.answer.remote(request))
+        except Fault as fault:
+            if fault.kind is not Kind.ENGINE_UNAVAILABLE or request.deadline.remaining_s() < WORTH_RESENDING_S:
+                raise
+            self._resent()  # it asks for an answer and changes nothing: another replica may give it
+            outcome = await self._call(handle.answer.remote(request))
         if isinstance(outcome, Fault):
             raise outcome
         return outcome

@@ -5,6 +5,7 @@ Nothing here looks at a clock or waits: times come in as arguments, and what goe
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from serving.domain.request import Priority
@@ -35,7 +36,8 @@ class Limits:
     """What a gate allows.
 
     `parallel`: requests that the pool's engines work on at a time. `places`: requests inside at most, `bulk_places` of them
-    bulk. `max_wait_s`, `max_bulk_wait_s`: how long a request may wait, beyond a service time of its own.
+    bulk. `max_wait_s`, `max_bulk_wait_s`: how long a request may wait, beyond a service time of its own; `max_click_wait_s`:
+    an interactive one that encodes nothing. `flood_waits`: such a one, in service times of its own, while a flood lasts.
     `tenant_share`: the part of the places and of the wait that one tenant may fill, 0..1.
     """
 
@@ -45,6 +47,8 @@ class Limits:
     max_wait_s: float
     max_bulk_wait_s: float
     tenant_share: float = 1.0
+    max_click_wait_s: float = math.inf
+    flood_waits: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,8 @@ class Load:
     `ahead_s`: the wait for everything that goes before it. `begun_s`: for less urgent work that has begun and is not
     interrupted. `service_s`: its own expected service, with the rest of its image's encode where one is under way.
     `next_s`: until the next place is free. `inside`: requests, of its priority alone where it is bulk.
-    `tenant_ahead_s`, `tenant_inside`: its own tenant's part of these.
+    `tenant_ahead_s`, `tenant_inside`: its own tenant's part of these. `click`: it encodes nothing; `flood`: of its kind of
+    work more is asked for than can be done, and has been for a while (`router.demand`).
     """
 
     ahead_s: float
@@ -64,6 +69,8 @@ class Load:
     inside: int
     tenant_ahead_s: float
     tenant_inside: int
+    click: bool = False
+    flood: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,8 @@ def limits(pool: PoolSettings, tenants: int) -> Limits:
         bulk_places=pool.max_bulk * pool.replicas,
         max_wait_s=pool.max_wait_s,
         max_bulk_wait_s=pool.max_bulk_wait_s,
+        max_click_wait_s=pool.max_click_wait_s or pool.max_wait_s,
+        flood_waits=pool.flood_waits,
         tenant_share=share,
     )
 
@@ -108,7 +117,7 @@ def decide(load: Load, priority: Priority, left_s: float, limits: Limits) -> Ref
     """
     bulk = priority is Priority.BULK
     places = limits.bulk_places if bulk else limits.places
-    bound_s = (limits.max_bulk_wait_s if bulk else limits.max_wait_s) + load.service_s
+    bound_s = _bound_s(load, bulk, limits)
     wait_s = load.ahead_s + load.begun_s
     if load.inside >= places:
         return Refusal("pool_full", load.next_s)
@@ -121,3 +130,14 @@ def decide(load: Load, priority: Priority, left_s: float, limits: Limits) -> Ref
     if load.tenant_ahead_s > limits.tenant_share * bound_s:
         return Refusal("over_quota", load.tenant_ahead_s - limits.tenant_share * bound_s)
     return None
+
+
+def _bound_s(load: Load, bulk: bool, limits: Limits) -> float:
+    """How long it may wait."""
+    if bulk:
+        return limits.max_bulk_wait_s + load.service_s
+    longest_s = limits.max_wait_s + load.service_s
+    if not load.click:
+        return longest_s
+    click_s = min(longest_s, limits.max_click_wait_s + load.service_s)
+    return min(click_s, limits.flood_waits * load.service_s) if load.flood and load.service_s else click_s

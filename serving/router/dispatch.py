@@ -8,6 +8,7 @@ from serving.domain.request import Classify, Embed, Encode, Lookup, Segment, Tas
 from serving.domain.volume import ClassNames, SegmentVolume
 from serving.errors import Fault, Kind
 from serving.router.brain import ServedModel
+from serving.router.versions import base_of
 
 VISUAL = ("box", "point", "mask")
 VOLUME = "volume"
@@ -48,7 +49,7 @@ def choose(task: Task, model: str | None, served: Sequence[ServedModel]) -> Serv
         if not able:
             raise Fault(Kind.UNKNOWN_MODEL, f"no served model takes {_words(task)} prompts", param="model")
         return able[0]
-    found = next((m for m in served if m.manifest.model == model), None)
+    found = next((m for name in (str, base_of) for m in served if name(m.manifest.model) == model), None)
     if found is None:
         names = ", ".join(m.manifest.model for m in served)
         raise Fault(Kind.UNKNOWN_MODEL, f"this model is not served; served are: {names}", param="model")

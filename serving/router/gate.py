@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from serving.domain.request import Priority, Request
 from serving.router.admission import Limits, Load, Permit, Refusal, decide
+from serving.router.demand import Demand
 from serving.router.work import Costs, Lane, Work, work_of
 
 URGENCY = {Priority.INTERACTIVE: 0, Priority.BULK: 1}
@@ -28,6 +29,7 @@ class Gate:
         self._costs = Costs()
         self._inside: dict[Permit, float | None] = {}
         """In the order of entry -> when work on it began, None while it waits."""
+        self._demand = {lane: Demand() for lane in Lane}
 
     def __len__(self) -> int:
         return len(self._inside)
@@ -46,6 +48,8 @@ class Gate:
             inside=len(peers),
             tenant_ahead_s=self._wait_s([left[permit] for permit in ahead if permit.tenant == tenant]),
             tenant_inside=sum(permit.tenant == tenant for permit in peers),
+            click=work.lane is Lane.PROMPT,
+            flood=self._demand[work.lane].floods(now_s),
         )
 
     def enter(self, request: Request, now_s: float, image: str = "") -> tuple[Permit | Refusal, Load]:
@@ -59,6 +63,8 @@ class Gate:
             work = replace(work, kind="", items=0)
         load = self.load(work, request.priority, request.tenant, now_s)
         own_s = load.service_s
+        if request.priority is Priority.INTERACTIVE:
+            self._demand[work.lane].add(own_s / self._limits.parallel, now_s)
         if first is not None:
             load = replace(load, service_s=own_s + self._left_s(first, now_s))
         refusal = decide(load, request.priority, request.deadline.at_s - now_s, self._limits)

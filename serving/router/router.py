@@ -9,13 +9,15 @@ from contextlib import aclosing
 from typing import Protocol
 
 from serving.domain.answer import Answer
-from serving.domain.request import Request
+from serving.domain.image import EncodedImage, ImageSource
+from serving.domain.request import Request, images_of
 from serving.domain.volume import VolumeAnswer, VolumeEvent
 from serving.errors import Fault, Kind
-from serving.router import affinity, dispatch
+from serving.router import affinity, dispatch, versions
 from serving.router.admission import Permit, Refusal
 from serving.router.brain import Readiness, ServedModel
 from serving.router.gate import Gate
+from serving.telemetry import tracing
 
 READINESS_TIMEOUT_S = 2.0
 
@@ -55,7 +57,8 @@ class RouterObserver(Protocol):
 class Router:
     """Implements `Brain`.
 
-    `pools`: pool name -> client; `gates`: pool name -> gate; `served`: the models, the preferred of a pool first.
+    `pools`: pool name -> client; `gates`: pool name -> gate; `served`: the models, the preferred of a pool first; `weights`:
+    how images are shared out among the versions of a model.
     """
 
     def __init__(
@@ -64,19 +67,32 @@ class Router:
         gates: Mapping[str, Gate],
         served: Sequence[ServedModel],
         observer: RouterObserver | None = None,
+        weights: versions.Weights | None = None,
     ) -> None:
         self._observer = observer
         self._pools = pools
         self._gates = gates
         self._served = tuple(served)
+        self.weigh(weights or {})
+
+    def weigh(self, weights: versions.Weights) -> None:
+        """Share the images of a model out among its versions from now on. Raises SetupError."""
+        versions.check(weights, (model.manifest.model for model in self._served))
+        self._weights = weights
 
     async def answer(self, request: Request) -> Answer:
-        """Choose the model, take a place in its pool, send. Raises Fault."""
+        """Choose the model and its version, take a place in its pool, send. Raises Fault."""
+        images = images_of(request.task)
+        with tracing.span("router", images=len(images), image_bytes=sum(map(_size_bytes, images))):
+            return await self._answer(request)
+
+    async def _answer(self, request: Request) -> Answer:
+        key = affinity.key(request.task)
         chosen = dispatch.choose(request.task, request.model, self._served)
+        chosen = versions.pick(chosen, request.model, request.task, key, self._served, self._weights)
         pool = chosen.manifest.pool
         self._check_deadline(request)
         gate = self._gates[pool]
-        key = affinity.key(request.task)
         permit = self._enter(gate, request, key)
         spent = None
         try:
@@ -145,3 +161,8 @@ class Router:
             return "no answer"
         except Fault as fault:
             return fault.message if fault.kind is Kind.ENGINE_UNAVAILABLE else fault.kind.row.code
+
+
+def _size_bytes(image: ImageSource) -> int:
+    """As sent; 0 of a handle."""
+    return len(image.data) if isinstance(image, EncodedImage) else 0

@@ -70,6 +70,26 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livemostrecent",
         )
+        self.arena_used = Gauge(
+            "medserve_features_arena_used_bytes", "Bytes of this node's arena that hold Features.", ("pool",),
+            registry=registry, multiprocess_mode="livemostrecent",
+        )  # fmt: skip
+        self.arena_budget = Gauge(
+            "medserve_features_arena_budget_bytes", "Bytes of this node's arena in all.", ("pool",),
+            registry=registry, multiprocess_mode="livemostrecent",
+        )  # fmt: skip
+        self.arena_full = Counter(
+            "medserve_features_arena_full", "Images turned away because every slot of the arena was in use.", ("pool",),
+            registry=registry,
+        )  # fmt: skip
+        self.pool_ready = Gauge(
+            "medserve_pool_ready", "Whether the pool and every engine of it took work when the scrape was made: 1 or 0.",
+            ("pool",), registry=registry, multiprocess_mode="livemostrecent",
+        )  # fmt: skip
+        self.selfcheck_ok = Gauge(
+            "medserve_selfcheck_ok", "Whether an engine answered at its start as when it was built: 1 or 0.",
+            ("model", "engine"), registry=registry, multiprocess_mode="livemin",
+        )  # fmt: skip
         self.affinity = Counter(
             "medserve_affinity", "Prompts by handle that found their Features where they landed, or not.",
             ("pool", "outcome"), registry=registry,
@@ -94,6 +114,13 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
+        self.resent = Counter(
+            "medserve_resent", "Calls that a pool's replica lost and another was sent.", ("pool",), registry=registry
+        )
+        self.model_share = Gauge(
+            "medserve_model_share", "Share of a model's new images that this version of it answers, 0..1.",
+            ("pool", "model", "digest"), registry=registry, multiprocess_mode="livemostrecent",
+        )  # fmt: skip
 
     def prepare_edge(self, pools: Iterable[str]) -> None:
         """Create the front's series at zero."""
@@ -103,6 +130,7 @@ class Metrics:
             self.volume_jobs.labels(outcome)
         self.volume_jobs_active.set(0)
         for pool in pools:
+            self.resent.labels(pool)
             for reason in SHED_REASONS:
                 self.shed.labels(pool, reason)
             for priority in PRIORITIES:
@@ -111,6 +139,7 @@ class Metrics:
                 self.affinity_routes.labels(pool, route)
             for direction in REHASH_DIRECTIONS:
                 self.affinity_rehash.labels(pool, direction)
+            self.pool_ready.labels(pool)
 
     def prepare_pool(self, pool: str, models: Iterable[str]) -> None:
         """Create a pool's series at zero."""
@@ -124,6 +153,20 @@ class Metrics:
             self.affinity.labels(pool, outcome)
         self.features_evictions.labels(pool)
         self.features_bytes.labels(pool).set(0)
+
+    def prepare_arena(self, pool: str, budget_bytes: int) -> None:
+        """Create the series of a pool that keeps Features in the node's arena."""
+        self.arena_budget.labels(pool).set(budget_bytes)
+        self.arena_used.labels(pool).set(0)
+        self.arena_full.labels(pool)
+
+    def set_selfcheck(self, model: str, engine: str, ok: bool) -> None:
+        """Say how the self-check of one engine of a model ended."""
+        self.selfcheck_ok.labels(model, engine).set(int(ok))
+
+    def observe_ready(self, pool: str, ready: bool) -> None:
+        """Say whether a pool takes work."""
+        self.pool_ready.labels(pool).set(int(ready))
 
     def observe_request(self, route: str, pool: str, model: str, outcome: str, priority: str, seconds: float) -> None:
         """Count and time one answered request."""
@@ -149,6 +192,10 @@ class Metrics:
             return
         self.volume_jobs_active.dec()
         self.volume_jobs.labels(outcome).inc()
+
+    def observe_share(self, pool: str, model: str, digest: str, share: float) -> None:
+        """Show a served model with its digest and its share of the new images, 0..1."""
+        self.model_share.labels(pool, model, digest).set(share)
 
     def observe_stages(self, pool: str, model: str, stages: Mapping[str, float]) -> None:
         """Time the stages of one request, seconds each."""

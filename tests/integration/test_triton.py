@@ -26,6 +26,7 @@ from serving.domain.image import Frame
 from serving.domain.request import Deadline
 from serving.embeddings.arena import Arena
 from serving.embeddings.store import FeaturesStore, Subject
+from serving.engines import selfcheck
 from serving.engines.line import Line
 from serving.engines.triton import TritonServer
 from serving.errors import Fault, Kind, SetupError
@@ -34,6 +35,8 @@ from serving.local import echo
 from serving.local.supervise import Supervisor
 from serving.local.triton import EmbeddedTriton
 from serving.manifest import EngineRecord, read_all
+from serving.pools.selfcheck import Check
+from serving.pools.selfcheck import run as run_selfcheck
 from serving.settings import Settings, load
 
 pytestmark = pytest.mark.integration
@@ -66,17 +69,12 @@ def lite():
 def variants(manifest):
     """Further engines on the built artefacts: (name, part, configuration).
 
-    "region_": Features as tensors, by the very text that a native backend gets; "tiny_": a queue of one; "hasty_": nobody
-    waits longer than a millisecond.
+    "region_": Features as tensors, by the very text that a native backend gets.
     """
     for part in PARTS[:2]:
         spec = specs(manifest)[part]
         native = config.tensorrt(spec).replace("tensorrt", "openvino").replace("model.plan", "model.xml")
         yield f"region_{part}", part, native.replace("KIND_GPU", "KIND_CPU")
-    plain = config.cpu(specs(manifest)["mask_decoder"], "openvino")
-    yield "tiny_mask_decoder", "mask_decoder", plain.replace(f"max_queue_size: {config.QUEUE}", "max_queue_size: 1")
-    hasty = plain.replace(str(config.LONGEST_WAIT_US), "1000")
-    yield "hasty_mask_decoder", "mask_decoder", hasty.replace("allow_timeout_override: true", "allow_timeout_override: false")
 
 
 @pytest.fixture(scope="module")
@@ -329,6 +327,36 @@ async def test_a_region_slot_whose_call_was_given_up_is_not_given_away(node):
     await server.close()
 
 
+# The self-check
+
+
+def checks(node, files=REPOSITORY):
+    """Every part of LiteMedSAM with the file that its build left."""
+    records = {part: node.manifest.engines[part][0] for part in PARTS}
+    return [
+        Check("litemedsam", record.name, node.engine(part), Path(files) / record.name / record.version / selfcheck.FILE)
+        for part, record in records.items()
+    ]
+
+
+async def test_the_engines_answer_as_they_did_when_they_were_built(node):
+    found = await run_selfcheck(checks(node), node.arena, LONG_S)
+    assert found == {("litemedsam", f"litemedsam_{part}"): True for part in PARTS}
+    assert node.arena.used_bytes() == 0
+
+
+async def test_an_engine_that_does_not_is_found_out(node, tmp_path):
+    for check in checks(node):
+        _, stored = selfcheck.load(check.file)
+        wrong = {name: value[::-1] if "decoder" in check.engine_name else value for name, value in stored.items()}
+        place = tmp_path / check.engine_name / "1" / selfcheck.FILE
+        place.parent.mkdir(parents=True)
+        with np.load(check.file) as held:
+            np.savez(place, **{**held, **{f"out_{name}": value for name, value in wrong.items()}})
+    found = await run_selfcheck(checks(node, tmp_path), node.arena, LONG_S)
+    assert found == {("litemedsam", f"litemedsam_{part}"): part != "mask_decoder" for part in PARTS}
+
+
 # Stale names
 
 
@@ -387,22 +415,40 @@ async def test_a_passed_deadline_is_told(node):
     assert caught.value.kind is Kind.DEADLINE
 
 
-MANY = boxes(*[(20, 20, 100 + n, 120) for n in range(16)])
-
-
-async def test_a_full_queue_is_told(node):
+async def test_calls_that_come_while_an_engine_works_are_all_answered_in_its_plain_queue(node):
+    """No policy: none is refused for the queue's length or its time there; the line before the engine sees to both."""
     slot = await node.encode("a", picture(1))
-    calls = [node.decode(slot, MANY, "tiny_", outputs=("iou",)) for _ in range(12)]
-    kinds = await asyncio.gather(*(kind_of(call) for call in calls))
-    assert set(kinds) == {None, Kind.POOL_FULL}
-    assert (await node.decode(slot, PROMPT, "tiny_"))["mask"].shape == (1, 2, 1, 256, 256)
+    alone = await node.decode(slot, PROMPT, outputs=("iou",))
+    found = await asyncio.gather(*(node.decode(slot, PROMPT, outputs=("iou",)) for _ in range(80)))
+    assert all(near(each["iou"], alone["iou"], 1e-5) for each in found)
 
 
-async def test_who_waited_too_long_in_the_engine_s_queue_is_told(node):
+async def test_a_full_line_is_told_at_once(node):
     slot = await node.encode("a", picture(1))
-    calls = [node.decode(slot, MANY, "hasty_", outputs=("iou",)) for _ in range(6)]
+    line = Line(node.engine("mask_decoder"), in_flight=1, most_rows=1, longest=3)
+    calls = [line.infer(PROMPT, Deadline.after(LONG_S), outputs=("iou",), slot=slot) for _ in range(9)]
     kinds = await asyncio.gather(*(kind_of(call) for call in calls))
-    assert set(kinds) == {None, Kind.DEADLINE}
+    assert kinds.count(Kind.POOL_FULL) == 5
+    assert kinds.count(None) == 4
+
+
+async def test_a_call_whose_deadline_passes_in_the_line_is_not_sent(node):
+    slot = await node.encode("a", picture(1))
+    engine, sent = node.engine("mask_decoder"), []
+    original = engine.infer
+
+    async def slowly(inputs, *given, **more):
+        sent.append(inputs)
+        await asyncio.sleep(0.5)
+        return await original(inputs, *given, **more)
+
+    engine.infer = slowly
+    line = Line(engine, in_flight=1, most_rows=1)
+    first = asyncio.create_task(line.infer(PROMPT, Deadline.after(LONG_S), slot=slot))
+    await asyncio.sleep(0)
+    assert await kind_of(line.infer(PROMPT, Deadline.after(0.05), slot=slot)) is Kind.DEADLINE
+    await first
+    assert len(sent) == 1
 
 
 # Parts that are killed

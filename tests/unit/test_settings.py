@@ -52,3 +52,20 @@ def test_the_tree_is_frozen():
     settings = load(environ={})
     with pytest.raises(ValidationError, match="frozen"):
         settings.http.port = 1
+
+
+def test_a_node_s_environment_names_its_own_parts():
+    own = {
+        "MEDSERVE_TRITON__ADDRESS": "127.0.0.1:9",
+        "MEDSERVE_TRITON__KEY": "secret",
+        "MEDSERVE_FEATURES__REGION": "here",
+        "MEDSERVE_REPOSITORY__PATH": "/run/models",
+    }
+    node = load(environ={}).on_this_node(own)
+    assert (node.triton.address, node.features.region, str(node.repository.path)) == ("127.0.0.1:9", "here", "/run/models")
+    assert node.triton.key.get_secret_value() == "secret"
+    assert "secret" not in repr(node)
+
+
+def test_the_client_s_token_is_no_setting():
+    assert load(environ={"MEDSERVE_TOKEN": "swordfish"}) == load(environ={})

@@ -6,8 +6,10 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
-import numpy as np
+import grpc
 import pytest
+from grpc.aio import Metadata
+from tritonclient.grpc import service_pb2 as pb
 from tritonclient.utils import InferenceServerException
 
 from serving import shm
@@ -48,17 +50,19 @@ class Client:
         self.registered.append(name)
         self.known.append(name)
 
-    async def infer(self, name, inputs, **options):
+    async def ModelInfer(self, message, timeout, metadata):
         """As a server that knows only what is registered with it."""
         self.calls += 1
         if MINE not in self.known:
-            raise InferenceServerException(f"Unable to find shared memory region: '{MINE}'", "StatusCode.INVALID_ARGUMENT")
-        return SimpleNamespace(as_numpy=lambda name: np.zeros((1, 2), np.float32))
+            reason = f"Unable to find shared memory region: '{MINE}'"
+            raise grpc.aio.AioRpcError(grpc.StatusCode.INVALID_ARGUMENT, Metadata(), Metadata(), reason)
+        tensor = pb.ModelInferResponse.InferOutputTensor(name="mask", datatype="FP32", shape=[1, 2])
+        return pb.ModelInferResponse(outputs=[tensor], raw_output_contents=[bytes(8)])
 
 
 def sharing(client):
     server = TritonServer("nobody:1", 1, 4096)
-    server._client = client
+    server._client = server._stub = client
     return server
 
 

@@ -1,13 +1,13 @@
 """How a checkpoint of each family becomes engines: one module a family, in `RECIPES`.
 
 A module has `parts(state, choices)` (the nets to export, their samples, the options that the checkpoint fixes),
-`specs(manifest)` (the engines by part) and `own(entry)` (the options that the family's procedure adds). They import PyTorch:
-`of` loads one when it is needed.
+`specs(manifest)` (the engines by part) and `own(entry)` (the options that the family's procedure adds). One whose engines may
+run below float32 has a `gate` too. They import PyTorch: `of` loads one when it is needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -26,6 +26,7 @@ RECIPES = {
     "litemedsam": "litemedsam",
     "medsam": "medsam",
     "medlsam": "medlsam",
+    "medsam2": "medsam2",
     "clip": "clip",
     "chexzero": "chexzero",
     "medclip": "medclip",
@@ -67,3 +68,8 @@ class Recipe(Protocol):
 def of(family: str) -> Recipe:
     """The recipe of a family."""
     return cast(Recipe, import_module(f"{__name__}.{RECIPES[family]}"))
+
+
+def gate_of(family: str) -> Callable[..., Any] | None:
+    """`gate(folders, *, options, entry, say)` of a recipe that has one: see `serving.build.deploy.Gate`."""
+    return getattr(of(family), "gate", None)

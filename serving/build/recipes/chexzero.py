@@ -6,6 +6,7 @@ from typing import Any
 
 from serving.build.catalogue import Entry
 from serving.build.recipes import clip
+from serving.build.recipes.clip import gate as gate
 from serving.build.recipes.clip import parts as parts
 from serving.families.chexzero.engines import specs as specs
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from serving.build import samples
+from serving.build import gate_set, precision, samples
 from serving.build.catalogue import DEMONSTRATION, Entry
 from serving.build.export import Part
 from serving.build.nets import clip
 from serving.build.parts import Parts
+from serving.build.precision import Choice
 from serving.build.recipes import Choices
+from serving.build.weights import Say
 from serving.domain.prompt import Labels
 from serving.families.clip.engines import specs as specs
 
@@ -64,3 +67,11 @@ def own(entry: Entry) -> dict[str, Any]:
 
         found["labels"] = list(Labels(tuple(LABELS)).names)
     return found
+
+
+def gate(folders: Mapping[str, Path], *, options: Mapping[str, Any], entry: Entry, say: Say) -> dict[str, Choice]:
+    """Embeddings of real images (of drawn ones where the weights were trained on drawings), ranked against labels."""
+    images = gate_set.tower_images(int(options["image_size"]), drawn=entry.demonstration)
+    text = precision.open_onnx(folders["text_encoder"])
+    labels = text({"tokens": gate_set.label_tokens(options)})["embedding"]
+    return {"image_encoder": precision.choose_tower(folders["image_encoder"], images, labels, say)}

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from serving.build import samples
+from serving.build import precision, samples
 from serving.build.catalogue import Entry
 from serving.build.nets import litemedsam
 from serving.build.parts import Parts
+from serving.build.precision import Choice
 from serving.build.recipes import Choices, promptable
+from serving.build.weights import Say
 from serving.families.litemedsam.engines import specs as specs
 
 
@@ -27,3 +30,10 @@ def own(entry: Entry) -> dict[str, Any]:
     """Nothing: the checkpoint fixes all of it."""
     del entry
     return {}
+
+
+def gate(folders: Mapping[str, Path], *, options: Mapping[str, Any], entry: Entry, say: Say) -> dict[str, Choice]:
+    """Masks of 120 boxes on real images against float32's."""
+    del options, entry
+    encoder, decoder = precision.choose_masks(folders["image_encoder"], folders["mask_decoder"], say)
+    return {"image_encoder": encoder, "mask_decoder": decoder}

@@ -427,20 +427,22 @@ class ListModelsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ServedModel(_message.Message):
-    __slots__ = ("model", "prompts", "licence", "source", "limits_json", "built_at")
+    __slots__ = ("model", "prompts", "licence", "source", "limits_json", "built_at", "gates_json")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PROMPTS_FIELD_NUMBER: _ClassVar[int]
     LICENCE_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     LIMITS_JSON_FIELD_NUMBER: _ClassVar[int]
     BUILT_AT_FIELD_NUMBER: _ClassVar[int]
+    GATES_JSON_FIELD_NUMBER: _ClassVar[int]
     model: Model
     prompts: _containers.RepeatedScalarFieldContainer[str]
     licence: str
     source: str
     limits_json: str
     built_at: str
-    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., prompts: _Optional[_Iterable[str]] = ..., licence: _Optional[str] = ..., source: _Optional[str] = ..., limits_json: _Optional[str] = ..., built_at: _Optional[str] = ...) -> None: ...
+    gates_json: str
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., prompts: _Optional[_Iterable[str]] = ..., licence: _Optional[str] = ..., source: _Optional[str] = ..., limits_json: _Optional[str] = ..., built_at: _Optional[str] = ..., gates_json: _Optional[str] = ...) -> None: ...
 
 class ListModelsResponse(_message.Message):
     __slots__ = ("models",)

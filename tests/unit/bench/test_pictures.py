@@ -1,8 +1,10 @@
+from itertools import islice
+
 import cv2
 import numpy as np
 
 from serving.bench import bare
-from serving.bench.pictures import PROMPTS, Picture, nrrd, several
+from serving.bench.pictures import MARK_PX, PROMPTS, Picture, endless, nrrd, several
 from serving.domain.image import EncodedImage, View
 from serving.imaging.decode import decode
 from serving.settings import LimitSettings
@@ -17,6 +19,15 @@ def test_a_seed_gives_the_same_picture_and_others_differ():
 def test_the_file_is_the_picture():
     read = cv2.imdecode(np.frombuffer(Picture(4).png, np.uint8), cv2.IMREAD_GRAYSCALE)
     assert np.array_equal(read, Picture(4).pixels)
+
+
+def test_endless_pictures_are_never_the_same_file_and_each_is_its_picture_but_for_the_mark():
+    pictures = several(2, side_px=64)
+    files = [*islice(endless(pictures), 50), *islice(endless(pictures), 50)]
+    assert len(set(files)) == 100
+    read = cv2.imdecode(np.frombuffer(files[2], np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert np.array_equal(read[:-1], pictures[0].pixels[:-1])
+    assert np.array_equal(read[-1, MARK_PX:], pictures[0].pixels[-1, MARK_PX:])
 
 
 def test_prompts_lie_in_the_picture():

@@ -68,3 +68,31 @@ def test_a_lowered_graph_still_answers_nearly_the_same(make):
 def test_int8_puts_levels_around_each_projection():
     made = lower.to_int8(feed_forward(), [{"x": TOKENS}])
     assert sum(op.get_type_name() == "FakeQuantize" for op in made.get_ops()) == 4
+
+
+def attention():
+    """A convolution of 3 x 3, one of 1 x 1, then two attentions whose scores are scaled and biased."""
+    x = ops.parameter([-1, 32, 8, 8], np.float32, "x")
+    x.output(0).set_names({"x"})
+    wide = ops.convolution(x, weights(32, 32, 3, 3), [1, 1], [1, 1], [1, 1], [1, 1])
+    narrow = ops.convolution(wide, weights(256, 32, 1, 1), [1, 1], [0, 0], [0, 0], [1, 1])
+    tokens = ops.reshape(narrow, np.array([0, 256, 64], np.int64), True)
+    for more in ([weights(256, 256)], [weights(256, 256), np.float32(0.1)]):
+        tokens = ops.scaled_dot_product_attention(tokens, tokens, tokens, *(ops.constant(each) for each in more))
+    tokens.output(0).set_names({"out"})
+    return ov.Model([tokens], [x], "attention")
+
+
+def test_wide_convolutions_and_the_last_scores_where_asked_for():
+    model = attention()
+    assert rounded(lower.to_bf16(model)) == []
+    assert rounded(lower.to_bf16(model, convolutions=True)) == ["Convolution"]
+    assert rounded(lower.to_bf16(model, scores=2)) == ["MatMul", "MatMul"]
+    made = lower.to_bf16(model, convolutions=True, scores=1)
+    assert rounded(made) == ["Convolution", "MatMul"]
+    assert len(lower.attentions(model)) == 2
+    assert len(lower.attentions(made)) == 1
+    assert [port.get_element_type() for port in (*made.inputs, *made.outputs)] == [ov.Type.f32] * 2
+    given = {"x": RNG.standard_normal((1, 32, 8, 8)).astype(np.float32)}
+    wanted, found = (precision._compiled(each, "f32")(given)["out"].ravel() for each in (model, made))
+    assert wanted @ found / np.linalg.norm(wanted) / np.linalg.norm(found) > 0.999

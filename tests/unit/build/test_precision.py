@@ -11,7 +11,6 @@ from serving.build.catalogue import find
 from serving.build.gate import Verdict
 from serving.build.recipes import Choices
 from serving.errors import SetupError
-from serving.local.backends import selfcheck
 
 SAMPLES = [{"x": np.ones((1, 4), np.float32)}]
 
@@ -59,26 +58,29 @@ def test_the_first_candidate_that_passes_is_deployed_and_what_failed_is_told(cho
     assert choice.precision == "times 2.05"
     assert choice.gate["passed"]
     assert choice.gate["faster"] == 2.0
-    assert choice.gate["failed"]["times 3.0"]["passed"] is False
+    assert choice.gate["dropped"] == {"times 3.0": {"why": "its answers differ from float32's", "mean": 0.0}}
     np.testing.assert_allclose(precision.open_openvino(folder)(SAMPLES[0])["y"], 2.05)
 
 
 def test_f32_is_left_where_nothing_passes(choose, folder):
     choice = choose([scaled(3.0)])
     assert choice.precision == "f32"
-    assert list(choice.gate["failed"]) == ["times 3.0"]
+    assert list(choice.gate["dropped"]) == ["times 3.0"]
+    assert choice.gate["passed"]
     np.testing.assert_array_equal(precision.open_openvino(folder)(SAMPLES[0])["y"], 2)
 
 
 def test_a_candidate_that_gains_nothing_is_not_deployed(choose, monkeypatch):
     monkeypatch.setattr(precision, "_gain", lambda exact, engine, sample: 1.0)
-    assert choose([scaled(2.0)]).precision == "f32"
+    choice = choose([scaled(2.0)])
+    assert choice.precision == "f32"
+    assert choice.gate["dropped"]["times 2.0"]["why"] == "it is not faster here"
 
 
 def test_a_candidate_that_the_processor_cannot_run_is_not_tried(choose):
     choice = choose([scaled(3.0), scaled(2.0)], has=frozenset())
     assert choice.precision == "f32"
-    assert choice.gate["failed"] == {}
+    assert choice.gate["dropped"] == {name: {"why": "this processor has no bf16"} for name in ("times 3.0", "times 2.0")}
 
 
 def test_float32_that_fails_its_own_gate_stops_the_build(choose):
@@ -92,14 +94,6 @@ def test_the_hint_is_written_beside_the_engine_and_taken_away_again(choose, fold
     assert (folder / "precision").read_text() == "bf16\n"
     choose([])
     assert not (folder / "precision").exists()
-
-
-def test_a_selfcheck_is_stored_that_the_engine_passes(folder):
-    precision.store_selfcheck(folder, [("x", "float32", (1, 4), 0, 1)])
-    inputs, stored = selfcheck.load(folder / selfcheck.FILE)
-    got = precision.open_openvino(folder)(inputs)
-    assert selfcheck.matches(stored, got)
-    assert not selfcheck.matches(stored, {"y": got["y"] * 1.5})
 
 
 def _rounded(value):

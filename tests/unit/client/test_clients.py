@@ -119,6 +119,8 @@ async def test_classify_embed_models_ready(client, served):
     assert (await client.embed(b"a")).vectors.shape == (1, 8)
     names = [(m.name, m.prompts, m.licence, m.limits) for m in await client.models()]
     assert names[0] == ("sam", ("box", "point", "mask", "volume"), "Apache-2.0", {"objects": 256})
+    (gate,) = (await client.models())[0].gates.values()
+    assert (gate["precision"], gate["mean"], gate["dropped"]) == ("bf16-late", 0.995, {"bf16": {"why": "its answers differ"}})
     assert await client.ready() is True
     served.brain.ready = False
     assert await client.ready() is False

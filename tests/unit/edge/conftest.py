@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from serving.settings import LimitSettings, Settings
+from serving.settings import LimitSettings, Settings, VolumeSettings
 from tests.unit.edge.fakes import FakeBrain
 from tests.unit.edge.servers import Served, serve
 
@@ -10,8 +10,9 @@ LIMITS = LimitSettings(max_body_bytes=1_000_000)
 
 
 @pytest.fixture(scope="session")
-def _both() -> Iterator[Served]:
-    with serve(Settings(limits=LIMITS)) as served:
+def _both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    volumes = VolumeSettings(spool=tmp_path_factory.mktemp("spool"))
+    with serve(Settings(limits=LIMITS, volumes=volumes)) as served:
         yield served
 
 

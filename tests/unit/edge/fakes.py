@@ -33,7 +33,8 @@ FRAME = Frame((WIDTH, HEIGHT), (0.5, 0.25), modality="MR")
 
 
 def manifest(name: str, pool: str) -> Manifest:
-    engines = {"part": (EngineRecord(name=f"{name}_part", digest="e" * 64),)}
+    gate = {"kind": "mask_iou", "mean": 0.995, "passed": True, "dropped": {"bf16": {"why": "its answers differ"}}}
+    engines = {"part": (EngineRecord(name=f"{name}_part", digest="e" * 64, precision="bf16-late", gate=gate),)}
     return Manifest(
         model=name, family=name, pool=pool, digest="d" * 64, source="here", licence="Apache-2.0", engines=engines,
         demonstration=pool == "contrastive",
@@ -171,6 +172,7 @@ class Notes:
         self.requests: list[tuple[str, str, str, str, str]] = []
         self.stages: list[tuple[str, str, Mapping[str, float]]] = []
         self.deadlines: list[str] = []
+        self.ready: dict[str, bool] = {}
         self.at = time.monotonic()
 
     def observe_request(self, route: str, pool: str, model: str, outcome: str, priority: str, seconds: float) -> None:
@@ -182,3 +184,6 @@ class Notes:
 
     def observe_stages(self, pool: str, model: str, stages: Mapping[str, float]) -> None:
         self.stages.append((pool, model, stages))
+
+    def observe_ready(self, pool: str, ready: bool) -> None:
+        self.ready[pool] = ready

@@ -28,7 +28,7 @@ class Served:
 
 
 @contextmanager
-def serve(settings: Settings) -> Iterator[Served]:
+def serve(settings: Settings, metrics: bytes = b"up 1\n") -> Iterator[Served]:
     brain, notes = FakeBrain(), Notes()
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
@@ -36,7 +36,7 @@ def serve(settings: Settings) -> Iterator[Served]:
     # asyncio sets TCP_NODELAY only where the protocol is said.
     listening = socket.socket(proto=socket.IPPROTO_TCP)
     listening.bind(("127.0.0.1", 0))
-    app = build_app(brain, settings, observer=notes, metrics=lambda: b"up 1\n")
+    app = build_app(brain, settings, observer=notes, metrics=lambda: metrics)
     http = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
 
     def wait(work: Any) -> Any:

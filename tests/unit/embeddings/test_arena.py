@@ -631,3 +631,15 @@ def test_tensors_lie_on_cache_lines_one_after_another():
         ends = [start + size for start, size in zip(starts, sizes, strict=True)]
         assert all(stop <= start for stop, start in zip(ends, [*starts[1:], end], strict=True))
         assert end - ends[-1] < slots.ALIGN
+
+
+def test_a_named_arena_takes_its_predecessor_s_place():
+    name = f"{shm.prefix()}named"
+    try:
+        for budget in (2 * slots.PAGE, 4 * slots.PAGE):
+            assert create("features", budget, slots.PAGE, name=name) == name
+        opened = Arena(name)
+        assert opened.count == 4
+        opened.close()
+    finally:
+        shm.remove(name)

@@ -1,6 +1,7 @@
 """The waiting line: order, bound, what goes together, what is never sent, and whose failure it is."""
 
 import asyncio
+import contextvars
 import gc
 import time
 from collections import Counter
@@ -18,6 +19,7 @@ from serving.engines.fake import FakeEngine
 from serving.engines.line import Line
 from serving.errors import Fault, Kind
 from serving.shm import Slot
+from serving.telemetry import tracing
 
 SPEC = EngineSpec(
     "decoder",
@@ -119,6 +121,46 @@ async def test_interactive_work_goes_before_bulk():
     await let_go(engine, *first, *tasks)
     assert engine.sent == [(-1,), (1,), (3,), (0,), (2,)]
     assert [more["priority"] for _, more in engine.told[1:]] == [Priority.INTERACTIVE] * 2 + [Priority.BULK] * 2
+
+
+async def test_bulk_gets_every_eighth_turn_where_both_wait():
+    engine, waiting = made()
+    first = await busy(engine, waiting)
+    bulk = [ask(waiting, objects(100 + n), priority=Priority.BULK) for n in range(3)]
+    urgent = [ask(waiting, objects(n)) for n in range(20)]
+    await turns()
+    await let_go(engine, *first, *bulk, *urgent)
+    sent = [value for (value,) in engine.sent[1:]]
+    assert sent == [*range(7), 100, *range(7, 14), 101, *range(14, 20), 102]
+
+
+async def test_bulk_takes_a_quarter_of_the_places_while_interactive_work_is_about():
+    engine, waiting = made(in_flight=8)
+    urgent = [ask(waiting, objects(n)) for n in range(2)]
+    await turns()
+    bulk = [ask(waiting, objects(100 + n), priority=Priority.BULK) for n in range(12)]
+    await turns()
+    assert engine.inside == 4, "two and two: places stay free for who clicks next"
+    engine.let(2)
+    await asyncio.gather(*urgent)
+    await turns()
+    assert engine.inside == 8, "alone it may have them all"
+    await let_go(engine, *bulk)
+
+
+async def test_a_full_line_refuses_at_once_and_each_priority_has_its_own_bound():
+    engine, waiting = made(longest=2)
+    first = await busy(engine, waiting)
+    tasks = [ask(waiting, objects(n)) for n in range(3)]
+    bulk = ask(waiting, objects(9), priority=Priority.BULK)
+    fault = (await asyncio.wait_for(asyncio.gather(tasks[2], return_exceptions=True), 30))[0]
+    assert (fault.kind, fault.retry_after_s) == (Kind.POOL_FULL, line.RETRY_AFTER_S)
+    tasks[0].cancel()
+    await turns()
+    late = ask(waiting, objects(5))
+    await turns()
+    await let_go(engine, *first, tasks[1], bulk, late)
+    assert engine.sent[1:] == [(1,), (5,), (9,)]
 
 
 @pytest.mark.parametrize("in_flight", [1, 2, 5])
@@ -481,3 +523,29 @@ def test_everybody_gets_their_own_rows_whatever_comes(calls, in_flight):
         assert all(count == 1 for count in sent.values())
 
     asyncio.run(run())
+
+
+async def test_a_call_is_sent_in_the_context_of_who_asked_and_not_of_who_made_room(monkeypatch):
+    asker = contextvars.ContextVar("asker")
+    monkeypatch.setattr(tracing, "_tracer", object())
+    sent_by = []
+
+    class Noting(Held):
+        async def infer(self, inputs, deadline, **said):
+            sent_by.append(asker.get())
+            return await super().infer(inputs, deadline, **said)
+
+    engine = Noting(SPEC, answer)
+    waiting = Line(engine, in_flight=1)
+
+    async def ask(name, value):
+        asker.set(name)
+        await waiting.infer(objects(value), Deadline.after(30))
+
+    tasks = []
+    for number, name in enumerate(("first", "second", "third")):
+        tasks.append(asyncio.create_task(ask(name, number)))
+        await asyncio.sleep(0)
+    engine.let(3)
+    await asyncio.gather(*tasks)
+    assert sent_by == ["first", "second", "third"]

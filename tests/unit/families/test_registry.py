@@ -1,18 +1,33 @@
 import pytest
 
 from serving.domain.request import Classify, Embed, Encode, Lookup, Segment
+from serving.domain.volume import SegmentVolume
+from serving.families.medsam2.engines import PARTS
 from serving.families.registry import FAMILIES
 from tests.unit.families import fixtures, towers
 
 
 def test_every_family_under_its_own_name():
-    assert set(FAMILIES) == {"litemedsam", "medsam", "medlsam", "clip", "chexzero", "medclip", "biomedclip", "medsiglip"}
+    assert set(FAMILIES) == {
+        "litemedsam",
+        "medsam",
+        "medsam2",
+        "medlsam",
+        "clip",
+        "chexzero",
+        "medclip",
+        "biomedclip",
+        "medsiglip",
+    }
     assert all(name == declaration.name for name, declaration in FAMILIES.items())
 
 
 def test_the_tasks_are_those_of_the_pool():
     tasks = {"adaptive": {Segment, Encode, Lookup}, "contrastive": {Classify, Embed}}
-    assert all(declaration.tasks == tasks[declaration.pool] for declaration in FAMILIES.values())
+    whole = {SegmentVolume}  # what a model of the adaptive pool may take besides
+    alone = {"medlsam"}  # takes volumes and nothing else
+    assert all(d.tasks - whole == tasks[d.pool] for name, d in FAMILIES.items() if name not in alone)
+    assert {name for name, d in FAMILIES.items() if whole <= d.tasks} == {"litemedsam", "medsam2", *alone}
 
 
 @pytest.mark.parametrize(
@@ -20,6 +35,7 @@ def test_the_tasks_are_those_of_the_pool():
     [
         ("litemedsam", {"image_encoder", "mask_decoder", "mask_refiner"}),
         ("medsam", {"image_encoder", "mask_decoder", "mask_refiner"}),
+        ("medsam2", set(PARTS)),
         ("medlsam", {"position", "describe", "refine"}),
         ("clip", {"image_encoder", "text_encoder"}),
         ("chexzero", {"image_encoder", "text_encoder"}),

@@ -59,3 +59,25 @@ async def test_a_deadline_that_passed_on_the_way_costs_nothing():
     assert isinstance(outcome, Fault)
     assert outcome.kind is Kind.DEADLINE
     assert 'medserve_deadline_exceeded_total{stage="pool"} 1.0' in metrics.scrape().decode()
+
+
+async def test_a_model_whose_engine_fails_its_self_check_is_not_served(monkeypatch: pytest.MonkeyPatch):
+    async def warm(families, timeout_s):
+        return None
+
+    async def checked(timeout_s):
+        return {("m", "m_encoder"): True, ("m", "m_decoder"): False}
+
+    monkeypatch.setattr("serving.pools.warmup.run", warm)
+    metrics = Metrics()
+    made = pool(ANSWER, metrics)
+    made._self_check = checked
+    assert await made.readiness() == "ready"
+    await made.warm_up(60)
+    assert await made.readiness() == "self-check failed: engine m_decoder"
+    outcome = await made.answer(REQUEST)
+    assert isinstance(outcome, Fault)
+    assert outcome.kind is Kind.ENGINE_UNAVAILABLE
+    text = metrics.scrape().decode()
+    assert 'medserve_selfcheck_ok{engine="m_encoder",model="m"} 1.0' in text
+    assert 'medserve_selfcheck_ok{engine="m_decoder",model="m"} 0.0' in text

@@ -1,7 +1,9 @@
 """A pool in simulated time: Poisson arrivals, a gate or none, and two engines that share one processor."""
 
+import heapq
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import cycle
 
 import numpy as np
 
@@ -75,16 +77,26 @@ def arrivals(classes, seconds, seed):
 class Pool:
     """One engine a lane, one job at a time in each, the urgent first; the encoder works while the decoder is idle."""
 
-    def __init__(self, gate, told_apart):
-        self._gate, self._told_apart = gate, told_apart
+    def __init__(self, gate, told_apart, since_s=0.0):
+        self._gate, self._told_apart, self._since_s = gate, told_apart, since_s
         self._waiting = {lane: {priority: deque() for priority in URGENCY} for lane in Lane}
         self._at_work = dict.fromkeys(Lane)
         self.now_s = 0.0
+        self.after = lambda: None
+        """Called when a job is done."""
         self.outcome = Outcome()
+
+    def next_done_s(self):
+        """When the next job is done, or None."""
+        job = self._running()
+        return None if job is None else self.now_s + job.left_s
+
+    def _running(self):
+        return next((job for job in self._at_work.values() if job is not None), None)
 
     def run_until(self, at_s):
         while True:
-            job = next((job for job in self._at_work.values() if job is not None), None)
+            job = self._running()
             if job is None or self.now_s + job.left_s > at_s:
                 if job is not None:
                     job.left_s -= at_s - self.now_s
@@ -124,6 +136,9 @@ class Pool:
         worked_s = self.now_s - job.began_s
         spent = {stage: worked_s, "queue": took_s - worked_s} if self._told_apart else {stage: took_s}
         self._leave(job, spent)
+        self.after()
+        if job.arrived_s < self._since_s:
+            return
         if took_s + FRONT_S > job.of.deadline_s:
             self.outcome.late += 1
             return
@@ -135,10 +150,50 @@ class Pool:
             self._gate.leave(job.permit, self.now_s, spent)
 
 
-def simulate(classes, gate, *, seconds=120.0, seed=0, told_apart=True):
-    """`told_apart`: whether the answers' stages name the wait for the engine, or hide it in the engine's own stage."""
-    pool = Pool(gate, told_apart)
+def simulate(classes, gate, *, seconds=120.0, seed=0, told_apart=True, since_s=0.0):
+    """`told_apart`: whether the answers' stages name the wait for the engine, or hide it in the engine's own stage.
+
+    `since_s`: what came before is not told of in the outcome's latencies.
+    """
+    pool = Pool(gate, told_apart, since_s)
     for job in arrivals(classes, seconds, seed):
         pool.arrive(job)
     pool.run_until(seconds + 60)
+    return pool.outcome
+
+
+def simulate_users(sessions, gate, *, seconds=30.0, seed=0, think_s=0.0, slowness=lambda at_s: 1.0):
+    """Users who wait for each answer: each goes through its own session (a list of classes) again and again.
+
+    `slowness`: of the machine at a time, a factor on the services that are asked for then.
+    """
+    rng = np.random.default_rng(seed)
+    pool = Pool(gate, told_apart=True)
+    users = [cycle(session) for session in sessions]
+    coming = [(0.0, number) for number in range(len(users))]
+    asking = {}
+
+    def come_again():
+        finished = [n for n, job in asking.items() if job.left_s is None]
+        for number in finished:
+            del asking[number]
+            heapq.heappush(coming, (pool.now_s + FRONT_S + think_s, number))
+
+    def finish(job, original=pool._finish):
+        job.left_s = None
+        original(job)
+
+    pool._finish, pool.after = finish, come_again
+    while coming and coming[0][0] < seconds:
+        done_s = pool.next_done_s()
+        if done_s is not None and done_s <= coming[0][0]:
+            pool.run_until(done_s)
+            continue
+        at_s, number = heapq.heappop(coming)
+        of = next(users[number])
+        service_s = slowness(at_s) * rng.gamma(1 / of.spread**2, of.service_s * of.spread**2)
+        asking[number] = Job(of, at_s, service_s, service_s)
+        pool.arrive(asking[number])
+        while not coming and (done_s := pool.next_done_s()) is not None:
+            pool.run_until(done_s)
     return pool.outcome

@@ -67,3 +67,23 @@ def test_the_limits_are_those_of_the_settings_and_one_tenant_has_no_share():
     assert (alone.parallel, alone.places, alone.bulk_places) == (3, 80, 16)
     assert (alone.tenant_share, several.tenant_share) == (1.0, 0.25)
     assert (alone.max_wait_s, alone.max_bulk_wait_s) == (pool.max_wait_s, pool.max_bulk_wait_s)
+    assert (alone.max_click_wait_s, alone.flood_waits) == (pool.max_wait_s, pool.flood_waits)
+    assert limits(PoolSettings(max_click_wait_s=0.1), 1).max_click_wait_s == 0.1
+
+
+@pytest.mark.parametrize(
+    ("load", "priority", "bound_s"),
+    [
+        ({}, INTERACTIVE, 0.06),
+        ({"click": True}, INTERACTIVE, 0.05),
+        ({"click": True, "flood": True}, INTERACTIVE, 0.03),
+        ({"flood": True}, INTERACTIVE, 0.06),
+        ({"click": True, "flood": True}, BULK, 2.01),
+        ({"click": True, "flood": True, "service_s": 0.0}, INTERACTIVE, 0.04),
+    ],
+)
+def test_clicks_have_a_bound_of_their_own_and_a_tight_one_in_a_flood(load, priority, bound_s):
+    tight = replace(LIMITS, max_click_wait_s=0.04, flood_waits=3.0)
+    for beyond_s, refused in ((-0.001, False), (0.001, True)):
+        found = decide(replace(LOAD, ahead_s=bound_s + beyond_s, **load), priority, 60, tight)
+        assert (found is not None and found.reason == "wait") is refused

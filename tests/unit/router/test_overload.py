@@ -6,7 +6,7 @@ from serving.domain.request import Priority
 from serving.router.admission import limits
 from serving.router.gate import Gate
 from serving.settings import PoolSettings
-from tests.unit.router.simulation import IMAGE, PROMPT, Class, simulate
+from tests.unit.router.simulation import IMAGE, PROMPT, Class, simulate, simulate_users
 
 SECONDS, LONG_S = 60.0, 240.0
 CLICK = (PROMPT, Priority.INTERACTIVE, 0.012, 1.0)
@@ -36,8 +36,12 @@ def run(mix, load, gate, **kwargs):
 
 
 def gate():
-    """Set for clicks that must stay quick even where they alone are too many."""
-    return Gate("adaptive", limits(PoolSettings(max_wait_s=0.04, max_bulk_wait_s=2), tenants=0))
+    """Set for clicks that must stay quick even where they alone are too many, and from the first moment."""
+    return Gate("adaptive", limits(PoolSettings(max_click_wait_s=0.04, max_bulk_wait_s=2), tenants=0))
+
+
+def shipped():
+    return Gate("adaptive", limits(PoolSettings(), tenants=0))
 
 
 @pytest.mark.parametrize("told_apart", [True, False])
@@ -56,10 +60,45 @@ def test_twice_the_capacity(name, told_apart):
 
 def test_as_shipped_bulk_images_do_not_hold_up_clicks():
     mix = MIXES["clicks over bulk images"]
-    _, unloaded_p99_s = run(mix, 0.1, Gate("adaptive", limits(PoolSettings(), tenants=0)), seconds=LONG_S)
-    outcome, p99_s = run(mix, 2.0, Gate("adaptive", limits(PoolSettings(), tenants=0)), seconds=SECONDS)
+    _, unloaded_p99_s = run(mix, 0.1, shipped(), seconds=LONG_S)
+    outcome, p99_s = run(mix, 2.0, shipped(), seconds=SECONDS)
     assert outcome.answered() / SECONDS >= 0.85 * capacity(mix)
     assert p99_s <= 3 * unloaded_p99_s
+
+
+@pytest.mark.parametrize("load", [2.0, 4.0])
+def test_as_shipped_a_flood_of_clicks_is_noticed_and_clicks_are_quick_again(load):
+    """The first seconds fill the line, as a crowd may; then it is short while the flood lasts."""
+    mix = MIXES["clicks alone"]
+    _, unloaded_p99_s = run(mix, 0.1, shipped(), seconds=LONG_S)
+    outcome, p99_s = run(mix, load, shipped(), seconds=SECONDS, since_s=8.0)
+    assert outcome.answered() / (SECONDS - 8) >= 0.85 * capacity(mix)
+    assert p99_s <= 3 * unloaded_p99_s
+
+
+@pytest.mark.parametrize("users", [1, 16, 32, 64])
+@pytest.mark.parametrize("think_s", [0.0, 0.2])
+def test_as_shipped_a_room_full_of_users_is_never_refused(users, think_s):
+    click = Class(PROMPT, Priority.INTERACTIVE, 0, 0.012, 30.0)
+    outcome = simulate_users([[click]] * users, shipped(), think_s=think_s)
+    assert outcome.refused == []
+    if users >= 32:
+        assert outcome.answered() / 30 >= 0.9 / 0.012, "and they keep the engine busy"
+
+
+@pytest.mark.parametrize("users", [8, 16])
+@pytest.mark.parametrize("factor", [2.0, 6.0])
+def test_as_shipped_users_of_a_machine_whose_speed_changes_are_not_refused(users, factor):
+    click = Class(PROMPT, Priority.INTERACTIVE, 0, 0.02, 30.0)
+    outcome = simulate_users([[click]] * users, shipped(), slowness=lambda at_s: factor if at_s % 6 < 3 else 1.0)
+    assert outcome.refused == []
+
+
+def test_as_shipped_sessions_that_all_begin_with_an_image_at_once_are_not_refused():
+    image = Class(IMAGE, Priority.INTERACTIVE, 0, 0.2, 30.0)
+    click = Class(PROMPT, Priority.INTERACTIVE, 0, 0.012, 30.0)
+    outcome = simulate_users([[image, *[click] * 10]] * 8, shipped(), seconds=20.0)
+    assert outcome.refused == []
 
 
 def test_without_the_gate_it_fails():

@@ -1,8 +1,11 @@
-"""Does an engine still answer as it did when it was built? Numpy alone: this file is copied beside a backend's model.py.
+"""Does an engine still answer as it did when it was built?
 
 An engine's version folder holds `selfcheck.npz`: `seed` and for each input its shape, dtype and range, from which both
-sides make the same input; and for each output a strided sample of what the built engine answered.
+sides make the same input; and for each output a strided sample of what the built engine answered. Features that an engine
+reads are not among its inputs: they are what the model's encoder makes of its own self-check's input.
 """
+
+from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +13,7 @@ from typing import Any
 import numpy as np
 
 FILE = "selfcheck.npz"
-SAMPLES = 4096
+SAMPLES = 512
 Input = tuple[str, str, Sequence[int], float, float]
 """Name, dtype, shape, least and greatest value."""
 

@@ -1,6 +1,6 @@
 import numpy as np
 
-from serving.local.backends import selfcheck
+from serving.engines import selfcheck
 
 INPUTS = [("image", "float32", (1, 3, 8, 8), 0.0, 1.0), ("labels", "int64", (1, 5), 0, 4)]
 

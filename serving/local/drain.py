@@ -1,0 +1,71 @@
+"""Take a Ray node out of service without losing a request: the preStop hook of a pod, or by hand before a node goes.
+
+Ray Serve moves the replicas of a node that is draining: it starts others elsewhere where there is room, sends new requests
+there, and stops the old ones when they have answered what they hold. Where there is no room, they serve until shortly before
+the deadline.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from serving.errors import SetupError
+
+POLL_S = 0.5
+REASON = "medserve node drain"
+
+
+def drain(address: str, node_id: str, timeout_s: float, say: Callable[[str], None]) -> None:
+    """Drain a node and wait until no replica is left on it.
+
+    `address`: of the GCS, "auto" for this node's; `node_id`: hex, "" for this node. Raises SetupError where Ray refuses, or a
+    replica is still there after `timeout_s` seconds.
+    """
+    import ray
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+    from ray.core.generated.autoscaler_pb2 import DRAIN_NODE_REASON_PREEMPTION  # type: ignore[attr-defined]
+
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, namespace="serve")
+    except (ConnectionError, RuntimeError, ValueError) as exc:
+        raise SetupError(f"no Ray at {address}: {str(exc).splitlines()[0]}") from exc
+    try:
+        node = node_id or ray.get_runtime_context().get_node_id()
+        nodes = ray.nodes()  # type: ignore[no-untyped-call]
+        if node not in {each["NodeID"] for each in nodes if each["Alive"]}:
+            raise SetupError(f"Ray has no living node {node}")
+        until = time.time() + timeout_s
+        gcs = GcsClient(address=ray.get_runtime_context().gcs_address)
+        accepted, why = gcs.drain_node(node, DRAIN_NODE_REASON_PREEMPTION, REASON, int(until * 1000))
+        if not accepted:
+            raise SetupError(f"Ray does not drain node {node}: {why}")
+        left = None
+        while (count := _replicas_on(node)) and time.time() < until:
+            if count != left:
+                say(f"node {node[:8]}: {count} replicas left")
+            left = count
+            time.sleep(POLL_S)
+        if count:
+            raise SetupError(f"node {node[:8]}: {count} replicas are still there after {timeout_s:.0f} s")
+        say(f"node {node[:8]} is drained")
+    finally:
+        ray.shutdown()
+
+
+def _replicas_on(node: str) -> int:
+    """Replicas of any application that Ray Serve still has on a node."""
+    from ray.serve.context import _get_global_client
+
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is None:
+        return 0
+    details: Any = client.get_serve_details()
+    return sum(
+        replica["node_id"] == node
+        for application in details["applications"].values()
+        for deployment in application["deployments"].values()
+        for replica in deployment["replicas"]
+    )

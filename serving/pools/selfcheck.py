@@ -1,0 +1,110 @@
+"""Each engine of a replica answers, through Triton, what it answered when it was built."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from serving import slots
+from serving.domain.request import Deadline
+from serving.embeddings.arena import Arena
+from serving.engines import selfcheck
+from serving.engines.engine import Engine
+from serving.errors import Fault, Kind
+from serving.shm import Slot
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 0.1
+TRANSIENT = (Kind.ENGINE_UNAVAILABLE, Kind.POOL_FULL)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One engine of one model, and the file that its build left beside it. `engine_name`: as in the repository."""
+
+    model: str
+    engine_name: str
+    engine: Engine
+    file: Path
+
+
+async def run(checks: Sequence[Check], arena: Arena | None, timeout_s: float) -> dict[tuple[str, str], bool]:
+    """(model, engine) -> whether it answers as it was built. Engines without a file are left out, and say so in the log.
+
+    Raises Fault where one does not answer in time at all.
+    """
+    deadline = Deadline.after(timeout_s)
+    found: dict[tuple[str, str], bool] = {}
+    for model in dict.fromkeys(check.model for check in checks):
+        mine = [check for check in checks if check.model == model]
+        found |= await _of_one_model(sorted(mine, key=lambda check: not check.engine.spec.writes), arena, deadline)
+    return found
+
+
+async def _of_one_model(checks: Sequence[Check], arena: Arena | None, deadline: Deadline) -> dict[tuple[str, str], bool]:
+    """Those that write Features first: the others read what they wrote."""
+    slot = await _slot(arena, deadline) if arena is not None and any(check.engine.spec.writes for check in checks) else None
+    found: dict[tuple[str, str], bool] = {}
+    try:
+        for check in checks:
+            if not check.file.exists():
+                log.info("engine %s has no self-check: it was built elsewhere", check.engine_name)
+                continue
+            passed = await _passes(check, arena, slot, deadline)
+            key = (check.model, check.engine_name)
+            found[key] = found.get(key, True) and passed
+            if not passed:
+                log.error("engine %s does not answer as it did when it was built", check.engine_name)
+    finally:
+        if arena is not None and slot is not None:
+            arena.drop(slot)
+    return found
+
+
+async def _passes(check: Check, arena: Arena | None, slot: Slot | None, deadline: Deadline) -> bool:
+    inputs, stored = selfcheck.load(check.file)
+    spec = check.engine.spec
+    theirs = slot if spec.reads or spec.writes else None
+    outputs = tuple(tensor.name for tensor in spec.outputs if tensor.name in stored)
+    while True:
+        try:
+            got = dict(await check.engine.infer(inputs, deadline, outputs=outputs, slot=theirs))
+            break
+        except Fault as fault:
+            if fault.kind in TRANSIENT and deadline.remaining_s() > 0:
+                await asyncio.sleep(RETRY_S)
+                continue
+            if fault.kind in (Kind.ENGINE_FAILED, Kind.UNKNOWN_HANDLE):
+                return False
+            raise
+    if spec.writes and arena is not None and slot is not None:
+        got |= _written(spec.writes, arena.read(slot))
+        arena.commit(slot, f"selfcheck.{secrets.token_hex(8)}", b"")
+    return selfcheck.matches(stored, got)
+
+
+def _written(tensors: Sequence[Any], place: npt.NDArray[np.uint8]) -> Mapping[str, npt.NDArray[Any]]:
+    """Features as they lie in a slot's bytes."""
+    sizes = [int(np.prod(tensor.shape)) * np.dtype(tensor.dtype).itemsize for tensor in tensors]
+    starts = slots.offsets(sizes)
+    return {
+        tensor.name: place[start : start + size].view(tensor.dtype)
+        for tensor, start, size in zip(tensors, starts, sizes, strict=False)
+    }
+
+
+async def _slot(arena: Arena, deadline: Deadline) -> Slot:
+    """A slot of one's own, when one is free."""
+    while isinstance(slot := arena.claim(f"selfcheck {secrets.token_hex(8)}"), str):
+        deadline.check("the self-check")
+        await asyncio.sleep(RETRY_S)
+    return slot

@@ -1,0 +1,52 @@
+"""The operator's procedures on two nodes, each with a Triton and an arena of its own, while users work: they lose nothing.
+
+How much slower the users' calls get meanwhile is measured by `tests/operations.py`, on a quiet machine.
+"""
+
+import asyncio
+
+import httpx
+import operations
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+pytestmark = pytest.mark.integration
+SECONDS, THINK_S = 4, 0.5
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    with operations.running(2, tmp_path_factory.mktemp("versions")) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def seen(cluster):
+    """name -> (before, during, seconds), in the order in which they were done."""
+    return asyncio.run(operations.measure(cluster, ["upgrade", "canary", "drain"], SECONDS, THINK_S))
+
+
+@pytest.mark.parametrize("name", ["upgrade", "canary", "drain"])
+def test_nothing_is_lost_and_nothing_is_wrong(seen, name):
+    before, during, _ = seen[name]
+    assert before.counts["requests"] > 0
+    assert during.counts["requests"] > 10
+    assert not during.codes
+    assert not during.counts["failed"]
+    assert not during.counts["wrong"]
+
+
+@pytest.mark.parametrize("name", ["upgrade", "canary"])
+def test_no_image_moves_where_no_node_goes(seen, name):
+    assert not seen[name][1].counts["again"]
+
+
+def test_both_versions_are_seen_with_their_digests(cluster, seen):
+    shares = {}
+    for family in text_string_to_metric_families(httpx.get(f"{cluster.http_url}/metrics", timeout=30).text):
+        for sample in family.samples:
+            if sample.name == "medserve_model_share":
+                shares[sample.labels["model"]] = (sample.labels["digest"], sample.value)
+    assert shares["litemedsam"][1] == 0
+    assert shares["litemedsam@2"][1] == 1
+    assert shares["litemedsam"][0] != shares["litemedsam@2"][0]
