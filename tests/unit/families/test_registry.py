@@ -8,17 +8,8 @@ from tests.unit.families import fixtures, towers
 
 
 def test_every_family_under_its_own_name():
-    assert set(FAMILIES) == {
-        "litemedsam",
-        "medsam",
-        "medsam2",
-        "medlsam",
-        "clip",
-        "chexzero",
-        "medclip",
-        "biomedclip",
-        "medsiglip",
-    }
+    visual, text = {"litemedsam", "medsam", "medsam2", "medlsam"}, {"clip", "chexzero", "medclip", "biomedclip", "medsiglip"}
+    assert set(FAMILIES) == visual | text
     assert all(name == declaration.name for name, declaration in FAMILIES.items())
 
 
