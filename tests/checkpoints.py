@@ -4,12 +4,19 @@ Whoever adds an entry adds a line: its engines are then built with TensorRT too 
 """
 
 import math
+import tempfile
+from functools import cache
+from pathlib import Path
 
 import onnx
+import sam2_pair
+import sams
+import small_checkpoints
 import torch
 
+from serving.build import weights
 from serving.build.catalogue import ENTRIES
-from serving.build.nets import clip, litemedsam
+from serving.build.nets import clip, litemedsam, medsam2_layout
 from serving.errors import SetupError
 from serving.manifest import read_all
 from serving.settings import load
@@ -50,11 +57,65 @@ def vit_b_32():
     return _clip(768, 12, 224, 32, 512, 49408, 77, 512)
 
 
+def _sam():
+    """1024 pixels, as every SAM that is served; two narrow blocks, one in windows, in place of ViT-B's, L's or H's."""
+    return sams.tiny_sam().state_dict()
+
+
+def _medsam2():
+    """512 pixels, as the entry; a narrow trunk. What is behind the trunk is of one size in every SAM 2."""
+    return medsam2_layout.load(sam2_pair.hugging_face(512).state_dict(), 512).state_dict()
+
+
+FILES = {
+    "medclip": small_checkpoints.medclip_checkpoint,
+    "biomedclip": small_checkpoints.biomedclip_checkpoint,
+    "medsiglip": small_checkpoints.medsiglip_checkpoint,
+}
+"""Entry -> what writes its file, with its tokenizer's beside it, into a folder."""
+
+WRITTEN = tempfile.TemporaryDirectory(prefix="medserve-checkpoints-")
+"""Where they lie until the process ends."""
+
+
+@cache
+def _file(name):
+    folder = Path(WRITTEN.name) / name
+    folder.mkdir()
+    return FILES[name](folder)
+
+
+def tokenizer(name):
+    """The file that tells an entry's ids, or None where it needs none."""
+    found = [_file(name).parent / each for each in ENTRIES[name].tokenizer]
+    return next((path for path in found if path.exists()), None)
+
+
+def _medclip():
+    return weights.read(_file("medclip"))
+
+
+def _biomedclip():
+    return weights.read(_file("biomedclip"))
+
+
+def _medsiglip():
+    return weights.read(_file("medsiglip"))
+
+
 CHECKPOINTS = {
     "litemedsam": _litemedsam,
+    "medsam": _sam,
+    "sam-vit-b": _sam,
+    "sam-vit-l": _sam,
+    "sam-vit-h": _sam,
+    "medsam2": _medsam2,
     "synthetic-cxr": _clip,
     "clip": _clip,
     "chexzero": _clip,
+    "medclip": _medclip,
+    "biomedclip": _biomedclip,
+    "medsiglip": _medsiglip,
 }
 
 

@@ -176,7 +176,11 @@ class Program:
         metrics = run_dir / "metrics"
         metrics.mkdir(parents=True)
         (run_dir / "ray").mkdir()
-        own = {"RAY_TMPDIR": str(run_dir)}  # not /tmp/ray, where a note of a running cluster would catch others
+        own = {
+            "RAY_TMPDIR": str(run_dir),  # not /tmp/ray, where a note of a running cluster would catch others
+            # As long as a cluster gives HAProxy to notice that a router leaves; `medserve up` gives it a second.
+            "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "10",
+        }
         variables = environment(run_dir, metrics, settings.limits.max_body_bytes) | own
         self._replicas_only = {"OMP_NUM_THREADS": variables.pop("OMP_NUM_THREADS")}  # a Triton must not inherit it
         os.environ.update(variables)

@@ -29,7 +29,7 @@ PRESENCE = 5.0
 
 
 @torch.no_grad()
-def hugging_face(side=SIDE, width=WIDTH, seed=0):
+def hugging_face(side=SIDE, width=WIDTH, seed=0, memory_layers=4):
     """Every parameter drawn, positions, embeddings and layer scales too, which are zero or nearly so when a model is new."""
     grid, widths = side // 16, [width, 2 * width, 4 * width, 8 * width]
     trunk = Sam2HieraDetConfig(
@@ -43,7 +43,7 @@ def hugging_face(side=SIDE, width=WIDTH, seed=0):
     )  # fmt: skip
     config = Sam2VideoConfig(
         vision_config=vision, prompt_encoder_config={"image_size": side}, image_size=side,
-        memory_attention_rope_feat_sizes=[grid, grid],
+        memory_attention_rope_feat_sizes=[grid, grid], memory_attention_num_layers=memory_layers,
     )  # fmt: skip
     model = Sam2VideoModel(config).eval()
     drawn = torch.Generator().manual_seed(seed)

@@ -26,6 +26,9 @@ BF16, PROJECTIONS, F32 = "bf16", "bf16-projections", "f32"
 PRECISIONS = (BF16, PROJECTIONS, F32)
 """Lowest first: the first whose gate passes is built, engine by engine, where none was asked for."""
 
+MESSAGE_BYTES = (1 << 31) - 1
+"""The most of a protobuf message, which is what the gate and the parser are given: ViT-H's graph at float32 is above it."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -102,7 +105,7 @@ def _draft(entry: Entry, stem: str, source: Checkpoint, options: dict[str, Any])
 
 
 def exported(parts: Parts, say: Say) -> Iterator[tuple[str, onnx.ModelProto]]:
-    """Each part in turn, as ONNX at float32."""
+    """Each part in turn, as ONNX at float32. Raises SetupError: a graph above what a message holds."""
     import onnx
 
     from serving.build import export
@@ -112,6 +115,9 @@ def exported(parts: Parts, say: Say) -> Iterator[tuple[str, onnx.ModelProto]]:
         with tempfile.TemporaryDirectory(prefix="medserve-") as work:
             path = Path(work) / "model.onnx"
             export.to_onnx(part, path)
+            size = sum(file.stat().st_size for file in Path(work).iterdir())
+            if size > MESSAGE_BYTES:
+                raise SetupError(f"{name} has {size / 1e9:.1f} GB at float32: graphs above 2 GiB are not built with TensorRT")
             yield name, onnx.load(path)
 
 

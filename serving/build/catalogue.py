@@ -71,19 +71,19 @@ ENTRIES = {
             for size in "blh"
         ),
         Entry(
+            "medsam2",
+            "adaptive",
+            (("medsam2", "medsam2"),),
+            "Apache-2.0 (code); weights: their own",
+            "bowang-lab/MedSAM2 (Hiera-T, 512 pixels), or a SAM 2.1 Hiera-T fine-tuned at that size",
+        ),
+        Entry(
             "medlsam",
             "adaptive",
             (("medlsam", "medlsam"),),
             "Apache-2.0",
             "openmedlab/MedLSAM, checkpoint/medlam.pth",
             options={"segmenter": ""},
-        ),
-        Entry(
-            "medsam2",
-            "adaptive",
-            (("medsam2", "medsam2"),),
-            "Apache-2.0 (code); weights: their own",
-            "bowang-lab/MedSAM2 (Hiera-T, 512 pixels), or a SAM 2.1 Hiera-T fine-tuned at that size",
         ),
         Entry(
             "synthetic-cxr",

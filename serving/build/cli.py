@@ -113,23 +113,6 @@ def build(
 
 
 @models.command()
-def support(
-    name: str,
-    image: Annotated[list[Path], typer.Option(help="A volume; several.")],
-    label: Annotated[list[Path], typer.Option(help="Its label map, in the order of the volumes.")],
-    classes: Annotated[list[str], typer.Option("--class", help="NAME=LABEL, a structure and its number in the label maps.")],
-    model: Annotated[str, typer.Option(help="The model that will look for them.")] = "medlsam",
-    mode: Annotated[str, typer.Option(help="wpl: one box a structure; spl: a box for each part along the body.")] = "wpl",
-    interval: Annotated[int, typer.Option(help="spl: slices of 3 mm in a part, at least.")] = 2,
-) -> None:
-    """Make a support set: what a model that finds structures by example keeps of labelled volumes."""
-    from serving.build.support import make
-
-    made = make(name, model, image, label, classes, load(), mode=mode, interval=interval, say=_say)
-    print(f"support set {name}: {made}")
-
-
-@models.command()
 def verify(
     name: str,
     checkpoint: Annotated[Path | None, typer.Option(help="The file it was built of, where it is not in the store.")] = None,
@@ -187,6 +170,23 @@ def configs() -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_text(text)
                 print(target)
+
+
+@models.command()
+def support(
+    name: str,
+    image: Annotated[list[Path], typer.Option(help="A volume; several.")],
+    label: Annotated[list[Path], typer.Option(help="Its label map, in the order of the volumes.")],
+    classes: Annotated[list[str], typer.Option("--class", help="NAME=LABEL, a structure and its number in the label maps.")],
+    model: Annotated[str, typer.Option(help="The model that will look for them.")] = "medlsam",
+    mode: Annotated[str, typer.Option(help="wpl: one box a structure; spl: a box for each part along the body.")] = "wpl",
+    interval: Annotated[int, typer.Option(help="spl: slices of 3 mm in a part, at least.")] = 2,
+) -> None:
+    """Make a support set: what a model that finds structures by example keeps of labelled volumes."""
+    from serving.build.support import make
+
+    made = make(name, model, image, label, classes, load(), mode=mode, interval=interval, say=_say)
+    print(f"support set {name}: {made}")
 
 
 def _build_tensorrt(prepared: tuple[Choices, tuple[Checkpoint, ...]], stem: str, precision: str, batch: int) -> None:

@@ -64,7 +64,7 @@ def _replicas_on(node: str) -> int:
         return 0
     details: Any = client.get_serve_details()
     return sum(
-        replica["node_id"] == node
+        replica.get("node_id") == node
         for application in details["applications"].values()
         for deployment in application["deployments"].values()
         for replica in deployment["replicas"]

@@ -21,7 +21,8 @@ FLIPS = 1e-3
 
 @pytest.fixture(scope="module")
 def model():
-    return medsam2_layout.load(hugging_face().state_dict(), SIDE)
+    """One layer of memory attention, of four: they are alike, and each takes seconds to export."""
+    return medsam2_layout.load(hugging_face(memory_layers=1).state_dict(), SIDE, memory_layers=1)
 
 
 @pytest.fixture(scope="module")

@@ -23,11 +23,15 @@ GLOBAL_BLOCKS: dict[tuple[int, ...], tuple[int, ...]] = {(1, 2, 7, 2): (5, 7, 9)
 
 @dataclass(frozen=True)
 class Sizes:
-    """`image_size`: side of the square image, pixels. `embed_dim`: channels of the first stage. `stages`: blocks by stage."""
+    """`image_size`: side of the square image, pixels. `embed_dim`: channels of the first stage. `stages`: blocks by stage.
+
+    `memory_layers`: of the memory attention behind it.
+    """
 
     image_size: int = 512
     embed_dim: int = 96
     stages: tuple[int, ...] = (1, 2, 7, 2)
+    memory_layers: int = 4
 
     @property
     def grid(self) -> int:

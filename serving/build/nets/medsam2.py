@@ -27,7 +27,7 @@ class MedSam2(nn.Module):
         super().__init__()
         self.sizes = sizes
         self.image_encoder = ImageEncoder(sizes)
-        self.memory_attention = MemoryAttention()
+        self.memory_attention = MemoryAttention(sizes.memory_layers)
         self.memory_encoder = MemoryEncoder()
         self.sam_prompt_encoder = PromptEncoder(sizes.image_size)
         self.sam_mask_decoder = MaskDecoder()

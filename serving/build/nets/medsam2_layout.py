@@ -59,11 +59,11 @@ RENAMED = (
 """Hugging Face's names -> the original's, all of them tried in this order."""
 
 
-def load(state: Mapping[str, Tensor], image_size: int = 512) -> MedSam2:
+def load(state: Mapping[str, Tensor], image_size: int = 512, memory_layers: int = 4) -> MedSam2:
     """The model of a checkpoint of either layout, in eval mode. Wrappers (`model`, `module.`) are taken off.
 
-    The trunk's channels and blocks are told from its shapes; `image_size`, which no tensor shows, is MedSAM2's. Raises
-    SetupError that names the first keys or shapes that differ.
+    The trunk's channels and blocks are told from its shapes; `image_size`, which no tensor shows, and `memory_layers`, which a
+    damaged file would have fewer of, are MedSAM2's. Raises SetupError that names the first keys or shapes that differ.
     """
     inner = state.get("model", state)
     if not isinstance(inner, Mapping):
@@ -72,7 +72,7 @@ def load(state: Mapping[str, Tensor], image_size: int = 512) -> MedSam2:
     if HUGGING_FACE in given:
         given = from_hugging_face(given)
     given = {_mlp(key): value for key, value in given.items()}
-    model = MedSam2(_sizes(given, image_size))
+    model = MedSam2(_sizes(given, image_size, memory_layers))
     _compare(given, model.state_dict())
     model.load_state_dict(given)
     return model.eval()
@@ -109,7 +109,7 @@ def _mlp(key: str) -> str:
     return re.sub(r"(transformer\.layers\.\d\.mlp)\.layers\.(\d)\.", lambda m: f"{m[1]}.lin{int(m[2]) + 1}.", key)
 
 
-def _sizes(given: Mapping[str, Tensor], image_size: int) -> Sizes:
+def _sizes(given: Mapping[str, Tensor], image_size: int, memory_layers: int) -> Sizes:
     if POSITIONS not in given:
         raise SetupError(f"the checkpoint is not MedSAM2's: {POSITIONS} is missing")
     first = int(given[POSITIONS].shape[1])
@@ -121,7 +121,7 @@ def _sizes(given: Mapping[str, Tensor], image_size: int) -> Sizes:
     stages = tuple(widths.count(first * 2**stage) for stage in range(4))
     if stages not in GLOBAL_BLOCKS:
         raise SetupError(f"the checkpoint is not MedSAM2's: its trunk has {stages} blocks by stage, not (1, 2, 7, 2)")
-    return Sizes(image_size, first, stages)
+    return Sizes(image_size, first, stages, memory_layers)
 
 
 def _compare(given: Mapping[str, Tensor], expected: Mapping[str, torch.Tensor]) -> None:

@@ -15,7 +15,6 @@ WIDTH, MEMORY = 256, 64
 """Channels of an image's token and of a memory's."""
 POINTER_TOKENS = WIDTH // MEMORY
 """An object pointer (256,) is four tokens of a memory's width."""
-LAYERS = 4
 INPUT_POSITIONS = 0.1
 """The share of the positions that is added to the image before the first layer."""
 
@@ -76,9 +75,9 @@ class Given:
 class MemoryAttention(nn.Module):
     """image (P, N, 256) and what it asks -> the image as its objects' memories see it (P, N, 256)."""
 
-    def __init__(self) -> None:
+    def __init__(self, layers: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(Layer() for _ in range(LAYERS))
+        self.layers = nn.ModuleList(Layer() for _ in range(layers))
         self.norm = nn.LayerNorm(WIDTH)
 
     def forward(self, image: Tensor, positions: Tensor, given: Given, turn: tuple[Tensor, Tensor]) -> Tensor:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 RECIPES = {
     "litemedsam": "litemedsam",
     "medsam": "medsam",
-    "medlsam": "medlsam",
     "medsam2": "medsam2",
+    "medlsam": "medlsam",
     "clip": "clip",
     "chexzero": "chexzero",
     "medclip": "medclip",

@@ -75,7 +75,7 @@ def guess(relative: Floats, start: Floats, size: tuple[int, ...]) -> npt.NDArray
 
 def refinement(best: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Where in the patch (n, 3) the similarity is largest -> how far the point moves, voxels."""
-    return best - HALF + 1
+    return np.asarray(best - HALF + 1, np.int64)
 
 
 def boxes(points: npt.NDArray[np.int64], orientation: Orientation) -> npt.NDArray[np.int64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from serving.engines.engine import EngineSpec, TensorSpec
+from serving.families.medsam2.memory import MOST_POINTERS, RECENT_MASKS
 from serving.manifest import Manifest, engine_name
 
 IMAGE_SIZE = 512
@@ -12,8 +13,12 @@ WIDTH, MEMORY = 256, 64
 PARTS = ("image_encoder", "mask_decoder", "mask_refiner", "mask_pointer", "mask_tracker", "memory_encoder")
 OBJECTS_AXIS = 1
 """Every tensor of a decoding part is one image's (leading axis 1), then its objects."""
-POINTS = TensorSpec("points", "float32", (-1, -1, 2))
-LABELS = TensorSpec("labels", "int64", (-1, -1))
+OBJECTS, TOKENS = (1, 1, 16), (2, 3, 67)
+"""Least, usual and most: objects of a call, also of joined calls (`engines.line`); tokens of an object with its pad."""
+MEMORIES, POINTERS = (1, 1 + RECENT_MASKS, 1 + RECENT_MASKS), (1, MOST_POINTERS, MOST_POINTERS)
+"""The same of what is remembered of an object."""
+POINTS = TensorSpec("points", "float32", (-1, -1, 2), (OBJECTS, TOKENS))
+LABELS = TensorSpec("labels", "int64", (-1, -1), (OBJECTS, TOKENS))
 
 
 def image_size(manifest: Manifest) -> int:
@@ -43,8 +48,8 @@ def specs(manifest: Manifest) -> dict[str, EngineSpec]:
     side = image_size(manifest)
     grid = side // 16
     held = features(manifest)
-    logits = TensorSpec("logits", "float32", (-1, 1, 4 * grid, 4 * grid))
-    mask = TensorSpec("mask", "float32", (-1, 1, side, side))
+    logits = TensorSpec("logits", "float32", (-1, 1, 4 * grid, 4 * grid), (OBJECTS,))
+    mask = TensorSpec("mask", "float32", (-1, 1, side, side), (OBJECTS,))
     decoded = (
         TensorSpec("masks", "float32", (-1, 4, 4 * grid, 4 * grid)),
         TensorSpec("ious", "float32", (-1, 4)),
@@ -52,10 +57,10 @@ def specs(manifest: Manifest) -> dict[str, EngineSpec]:
         TensorSpec("score", "float32", (-1, 1)),
     )
     remembered = (
-        TensorSpec("memories", "float32", (-1, -1, grid * grid, MEMORY)),
-        TensorSpec("places", "int64", (-1, -1)),
-        TensorSpec("pointers_given", "float32", (-1, -1, WIDTH)),
-        TensorSpec("ages", "float32", (-1, -1)),
+        TensorSpec("memories", "float32", (-1, -1, grid * grid, MEMORY), (OBJECTS, MEMORIES)),
+        TensorSpec("places", "int64", (-1, -1), (OBJECTS, MEMORIES)),
+        TensorSpec("pointers_given", "float32", (-1, -1, WIDTH), (OBJECTS, POINTERS)),
+        TensorSpec("ages", "float32", (-1, -1), (OBJECTS, POINTERS)),
     )
 
     def spec(
@@ -72,7 +77,7 @@ def specs(manifest: Manifest) -> dict[str, EngineSpec]:
         "mask_tracker": spec("mask_tracker", remembered),
         "memory_encoder": spec(
             "memory_encoder",
-            (logits, TensorSpec("prompted", "float32", (-1, 1)), TensorSpec("score", "float32", (-1, 1))),
+            (logits, *(TensorSpec(name, "float32", (-1, 1), (OBJECTS,)) for name in ("prompted", "score"))),
             (TensorSpec("memory", "float32", (-1, grid * grid, MEMORY)),),
             reads=1,
         ),

@@ -4,9 +4,12 @@ import json
 
 import checkpoints
 import pytest
+import torch
 
 from serving.build import build_tensorrt, deploy_plans, gate, plans, tensorrt, weights
 from serving.build.build import prepare
+from serving.build.export import Part
+from serving.build.parts import Parts
 from serving.errors import SetupError
 from serving.manifest import read_all
 from serving.settings import CHECKOUT
@@ -98,6 +101,14 @@ def test_what_does_not_build_at_bf16_is_built_at_f32(build, monkeypatch):
 def test_an_unknown_precision_is_refused(build):
     with pytest.raises(SetupError, match="precision fp8 is not known"):
         build(precision="fp8")
+
+
+def test_a_graph_above_protobuf_s_limit_is_refused(monkeypatch):
+    """ViT-H's image encoder has 2.5 GB; here the limit is lowered instead."""
+    part = Part(torch.nn.Linear(30, 20), {"input": torch.rand(2, 30)}, {"input": {0: "b"}}, ("y",), "openvino")
+    monkeypatch.setattr(build_tensorrt, "MESSAGE_BYTES", 1000)
+    with pytest.raises(SetupError, match=r"image_encoder has 0\.0 GB at float32: graphs above 2 GiB"):
+        next(build_tensorrt.exported(Parts({"image_encoder": part}, {}, {}), print))
 
 
 def test_plans_of_the_data_centre_package_are_deployed_with_a_record(build, monkeypatch):

@@ -13,6 +13,10 @@ from serving.errors import SetupError
 OWN = [name for name, entry in ENTRIES.items() if entry.weights != "package"]
 
 
+PROJECTIONS = (".attn.proj.weight", ".c_proj.weight", ".out_proj.weight", ".attention.output.dense.weight")
+"""Ends of the keys of what follows an attention: nobody reads the network's sizes from these."""
+
+
 class Runs:
     def __reduce__(self):
         return (exec, ("raise SystemExit('code ran')",))
@@ -35,7 +39,15 @@ def refused(tmp_path, state):
         write(tmp_path / "w.pth")
         chosen = (ENTRIES[name].preprocessings or ("",))[0]
         with pytest.raises(SetupError) as said:
-            build(name, home, repository, checkpoints=[tmp_path / "w.pth"], preprocessing=chosen, say=lambda line: None)
+            build(
+                name,
+                home,
+                repository,
+                checkpoints=[tmp_path / "w.pth"],
+                preprocessing=chosen,
+                tokenizer=checkpoints.tokenizer(name),
+                say=lambda line: None,
+            )
         assert list(repository.iterdir()) == []
         assert not home.exists()
         assert "\n" not in str(said.value)
@@ -46,7 +58,7 @@ def refused(tmp_path, state):
 
 def a_projection(state):
     """A matrix from which nobody reads the network's sizes."""
-    return next(key for key, value in state.items() if key.endswith("proj.weight") and value.ndim == 2)
+    return next(key for key, value in state.items() if key.endswith(PROJECTIONS) and value.ndim == 2)
 
 
 def test_a_tensor_of_another_shape_is_named_with_both_shapes(state, refused):
