@@ -64,7 +64,9 @@ def choose(task: Task, model: str | None, served: Sequence[ServedModel]) -> Serv
 
 
 def _takes(model: ServedModel, task: Task) -> bool:
-    return not set(_kinds(task)).isdisjoint(model.prompts)
+    if isinstance(task, SegmentVolume):
+        return not set(_kinds(task)).isdisjoint(model.prompts)
+    return CLASSES not in model.prompts
 
 
 def _kinds(task: Task) -> tuple[str, ...]:

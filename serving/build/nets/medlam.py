@@ -27,13 +27,11 @@ class Step(nn.Module):
 
     def __init__(self, given: int, made: int) -> None:
         super().__init__()
-        inner = nn.Module()
-        inner.Conv = nn.Conv3d(given, made, 3, padding=1)
-        self.model = nn.ModuleDict({"conv1_1": inner})
+        self.model = nn.ModuleDict({"conv1_1": nn.ModuleDict({"Conv": nn.Conv3d(given, made, 3, padding=1)})})
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, given, D, H, W) to (B, made, D, H, W)."""
-        return F.relu(F.instance_norm(self.model["conv1_1"].Conv(x)))
+        return F.relu(F.instance_norm(self.get_submodule("model.conv1_1.Conv")(x)))
 
 
 class MedLam(nn.Module):

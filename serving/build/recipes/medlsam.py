@@ -57,7 +57,7 @@ def _patch(picture: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """(1, 3, 64, 64) in 0..1 -> (1, 1, 64, 64, 64): the picture on every slice, fading and turning over."""
     plane = picture[0, 0]
     slices = [plane * (1 - z / (2 * SIDE)) if z % 16 < 8 else plane[::-1] * (1 - z / (2 * SIDE)) for z in range(SIDE)]
-    return np.stack(slices)[None, None].astype(np.float32)
+    return np.asarray(np.stack(slices)[None, None], np.float32)
 
 
 def own(entry: Entry) -> dict[str, Any]:

@@ -27,7 +27,9 @@ PROCEDURE = Procedure(PREPROCESSING_ID, SIDE_PX, prepare, scale, binary_mask)
 
 
 class LiteMedSam(Promptable):
-    """One served LiteMedSAM."""
+    """One served LiteMedSAM. `walks`: it takes objects of a volume that are not followed, and their labels."""
+
+    walks = True
 
     def __init__(self, manifest: Manifest, tools: Tools) -> None:
         super().__init__(manifest, tools, PROCEDURE, DECLARATION.specs(manifest))

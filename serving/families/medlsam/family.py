@@ -65,7 +65,7 @@ class MedLsam:
     def _segmenter(self) -> VolumeFamily:
         chosen = str(self._manifest.options.get("segmenter", ""))
         for name, family in self._tools.peers().items():
-            if (name == chosen if chosen else hasattr(family, "answer_volume")) and not isinstance(family, MedLsam):
+            if chosen in ("", name) and getattr(family, "walks", False):
                 return cast(VolumeFamily, family)
         raise Fault(Kind.INVALID, f"no model is served that could segment for {self._manifest.model}", param="model")
 

@@ -69,13 +69,13 @@ def relative_mm(support: Floats, query: Floats) -> Floats:
 
 def guess(relative: Floats, start: Floats, size: tuple[int, ...]) -> npt.NDArray[np.int64]:
     """(n, 3) voxels: the query's mean centre, (3,) voxels, and (n, 3) mm from there; held where a whole patch fits."""
-    place = np.round((relative + start * SPACING_MM) / SPACING_MM).astype(np.int64)
-    return np.clip(place, HALF, np.array(size) - HALF - 1)
+    place = np.round((relative + start * SPACING_MM) / SPACING_MM)
+    return np.clip(place, HALF, np.array(size) - HALF - 1).astype(np.int64)
 
 
 def refinement(best: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Where in the patch (n, 3) the similarity is largest -> how far the point moves, voxels."""
-    return best - HALF + 1
+    return np.asarray(best - HALF + 1, np.int64)
 
 
 def boxes(points: npt.NDArray[np.int64], orientation: Orientation) -> npt.NDArray[np.int64]:

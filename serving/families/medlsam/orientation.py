@@ -31,12 +31,12 @@ class Orientation:
 
     def turned(self, stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """[i, j, k] -> (z, y, x). A view."""
-        view: npt.NDArray[Any] = apply_orientation(stored, self.turn)
+        view: npt.NDArray[Any] = apply_orientation(stored, self.turn)  # type: ignore[no-untyped-call]
         return view.transpose(2, 1, 0)
 
     def stored(self, points: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         """Points (n, 3) in voxels of (z, y, x) -> (n, 3) in voxels of [i, j, k]."""
-        back = inv_ornt_aff(self.turn, self.size)
+        back = inv_ornt_aff(self.turn, self.size)  # type: ignore[no-untyped-call]
         return np.asarray(points[:, ::-1] @ back[:3, :3].T + back[:3, 3], np.float64)
 
 

@@ -120,7 +120,7 @@ def write(path: Path, given: SupportSet) -> None:
         arrays |= {f"{number}/{name}": value for name, value in each.features.items()}
     part = path.with_suffix(".part")
     with part.open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
+        np.savez(file, **arrays)
     part.replace(path)
 
 

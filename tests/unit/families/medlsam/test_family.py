@@ -70,6 +70,7 @@ class Peer:
     """Stands for the model that segments: keeps what it was asked."""
 
     manifest = fixtures.manifest("litemedsam", "adaptive", ("image_encoder",))
+    walks = True
     asked = None
 
     async def answer_volume(self, request, stages, tell):
