@@ -70,7 +70,7 @@ def relative_mm(support: Floats, query: Floats) -> Floats:
 def guess(relative: Floats, start: Floats, size: tuple[int, ...]) -> npt.NDArray[np.int64]:
     """(n, 3) voxels: the query's mean centre, (3,) voxels, and (n, 3) mm from there; held where a whole patch fits."""
     place = np.round((relative + start * SPACING_MM) / SPACING_MM)
-    return np.clip(place, HALF, np.array(size) - HALF - 1).astype(np.int64)
+    return np.asarray(np.clip(place, HALF, np.array(size) - HALF - 1), np.int64)
 
 
 def refinement(best: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
