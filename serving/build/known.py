@@ -21,7 +21,7 @@ MD5 = {"3bb6db55bd0c9ca30b61248bca72f8d6": "july-2023"}
 
 
 def preprocessing(entry: Entry, asked: str, sources: Sequence[Checkpoint]) -> str:
-    """The preprocessing of a build: told by the file, else as asked, else the entry's only one; never guessed.
+    """The preprocessing of a build: told by the file, else as asked, else the entry's usual or only one; never guessed.
 
     "" for an entry that has none to choose. Raises SetupError: unknown, contradicted by the file, or neither told nor asked.
     """
@@ -37,6 +37,7 @@ def preprocessing(entry: Entry, asked: str, sources: Sequence[Checkpoint]) -> st
         if told and asked and asked != told:
             raise SetupError(f"{source.path.name} is published with the preprocessing {told}, not {asked}")
         asked = told or asked
+    asked = asked or entry.usual
     if not asked and len(entry.preprocessings) > 1:
         choices = " or ".join(f"--preprocessing {name}" for name in entry.preprocessings)
         raise SetupError(f"{entry.name} cannot tell how this checkpoint was trained to see images: say {choices}")

@@ -65,3 +65,9 @@ def test_an_entry_with_one_needs_no_word_and_one_with_none_takes_none(file):
         known.preprocessing(CLIP, "sam", (file,))
     with pytest.raises(SetupError, match="it has: july-2023, april-2023"):
         known.preprocessing(MEDSAM, "sam", (file,))
+
+
+@pytest.mark.parametrize(("name", "usual"), [("medclip", "processor"), ("medsiglip", "container")])
+def test_a_choice_that_is_no_fact_of_the_checkpoint_has_a_default(name, usual, file):
+    assert known.preprocessing(ENTRIES[name], "", [file]) == usual
+    assert known.preprocessing(ENTRIES[name], "evaluation", [file]) == "evaluation"

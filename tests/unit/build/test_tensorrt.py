@@ -65,7 +65,7 @@ def plan_of(builder, spec, graph):
     same = (id(graph), replace(spec, name=""))
     if same not in BUILT:
         lowered = bf16.to_bf16(graph)
-        assert sum(bf16.counts(lowered).get(kind, 0) for kind in ("MatMul", "Gemm")) > 2, spec.name
+        assert sum(bf16.counts(lowered).get(kind, 0) for kind in ("MatMul", "Gemm", "Conv")) > 2, spec.name
         plan = tensorrt.build(builder, lowered.SerializeToString(), configured(config.tensorrt(spec)), production.profile(spec))
         BUILT[same] = graph, len(plan)
     return BUILT[same][1]
