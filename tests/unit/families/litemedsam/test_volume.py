@@ -263,7 +263,7 @@ async def test_points_and_masks_on_a_key_slice_are_taken(served):
         objects([(14, 10, 2, 61, 30, 3)]),
         (VolumeObject(ObjectPrompt(box=Box(0, 0, 5, 5)), key=12),),
         (VolumeObject(KeyMask(np.ones((3, 3), bool)), key=1),),
-        ClassNames(("liver",)),
+        ClassNames(("liver",), "abdomen"),
     ],
     ids=["absent slices", "outside", "an absent key slice", "a mask of another size", "class names"],
 )
