@@ -187,8 +187,15 @@ def test_a_trace_goes_through_every_part(run):
             if span.trace_id.hex() == TRACE.format(1).split("-")[1]:
                 mine.setdefault((service, span.name), []).append(span)
         names = {name for _, name in mine}
-        services = {service for service, _ in mine}
-        return mine if {"segment", "router", "pool", "engine"} <= names and "medserve-triton" in services else None
+        return mine if {"segment", "router", "pool", "engine"} <= names and under_engines(mine) else None
+
+    def under_engines(mine):
+        """Whether Triton has told of each engine call: it sends its spans in batches, when it likes."""
+        engines = {span.span_id for span in mine.get(("medserve", "engine"), ())}
+        return len(engines) > 1 and engines <= parents(mine)
+
+    def parents(mine):
+        return {span.parent_span_id for (service, _), spans in mine.items() if service == "medserve-triton" for span in spans}
 
     mine = wait_until(whole, 60)
     ours = {name: spans for (service, name), spans in mine.items() if service == "medserve"}
@@ -199,6 +206,4 @@ def test_a_trace_goes_through_every_part(run):
     engines = {attributes(span)["medserve.engine"]: span for span in ours["engine"]}
     assert set(engines) == {"litemedsam_image_encoder", "litemedsam_mask_decoder"}
     assert all(span.parent_span_id == pool.span_id for span in engines.values())
-    below = {span.parent_span_id for (service, _), spans in mine.items() if service != "medserve" for span in spans}
-    assert {span.span_id for span in engines.values()} <= below
     assert attributes(front)["medserve.outcome"] == "ok"
