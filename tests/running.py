@@ -89,10 +89,12 @@ def descendants(pid):
 
 
 def resident_bytes(pid):
+    """A process's share of what is resident: pages that several map (the arena, libraries) count once among them (PSS)."""
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        found = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
     except OSError:
         return 0
+    return 1024 * int(found[1]) if found else 0
 
 
 def wait_until(condition, timeout_s, every_s=0.1):
