@@ -2,11 +2,11 @@
 
     python tests/operations.py [--nodes 3] [--seconds 20] [--think 0.25] [--out docs/benchmarks] [upgrade canary drain loss]
 
-The load is S1 (sessions: an image, then ten prompts by its handle) and S3 (images against 14 labels), with thought between the
-calls. Every mask is compared with that of its prompt's first answer. A call counts as *asked again* where the answer was 404
-`send_image_again` and the session sent its image once more, as the interface says; as *closed* where the connection ended before an
-answer and the call was sent once more; as *failed* where any other error came back, or twice no answer; as *wrong* where a mask
-differs. The model's second version has the same weights under another name and digest (`version2.py`).
+The load is S1 (sessions: an image, then ten prompts by its handle) and S3 (images against 14 labels), with thought between
+the calls. Every mask is compared with that of its prompt's first answer. A call counts as *asked again* where the answer was
+404 `send_image_again` and the session sent its image once more, as the interface says; as *closed* where the connection ended
+before an answer and the call was sent once more; as *failed* where any other error came back, or twice no answer; as *wrong*
+where a mask differs. The model's second version has the same weights under another name and digest (`version2.py`).
 """
 
 import argparse
@@ -213,7 +213,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder, running(options.nodes, Path(folder)) as cluster:
         found = asyncio.run(measure(cluster, options.procedures, options.seconds, options.think))
     rows = [row(name, *seen) for name, seen in found.items()]
-    head = "| procedure | seconds | requests | failed | wrong | asked again | closed | p99 before, ms | during, ms | ratio | S3's |"
+    head = "| procedure | seconds | requests | failed | wrong | asked again | closed | p99, ms | during | ratio | S3's |"
     table = "\n".join([head, "|" + " --- |" * 11, *(text for text, _, _ in rows)])
     print(table)
     if options.out:
