@@ -33,14 +33,14 @@ def running(most):
 
 
 def counted(url):
-    """(rehashes up, rehashes down, requests that failed) so far."""
-    found = {"up": 0, "down": 0, "failed": 0}
+    """Rehashes up and down, requests that failed, and those answered 404 `send_image_again` (the load has no other 4xx)."""
+    found = {"up": 0, "down": 0, "failed": 0, "again": 0}
     for family in text_string_to_metric_families(httpx.get(f"{url}/metrics", timeout=30).text):
         for sample in family.samples:
             if sample.name == "medserve_affinity_rehash_total" and sample.labels["direction"] in found:
                 found[sample.labels["direction"]] += int(sample.value)
-            if sample.name == "medserve_requests_total" and sample.labels["outcome"] != "ok":
-                found["failed"] += int(sample.value)
+            if sample.name == "medserve_requests_total" and (outcome := sample.labels["outcome"]) != "ok":
+                found["again" if outcome == "client_error" else "failed"] += int(sample.value)
     return found
 
 

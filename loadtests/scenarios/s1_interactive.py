@@ -27,7 +27,8 @@ class Session(User):
             self.image_id = reply.image_id() if reply is not None else None
         if self.image_id is not None:
             prompt = self.picture.prompts[self.place]
-            self.call(wire.by_handle(self.image_id, prompt), "prompt" if self.place else "first prompt")
+            if self.call(wire.by_handle(self.image_id, prompt), "prompt" if self.place else "first prompt") is None:
+                self.image_id = None  # its Features are gone, say: the session begins anew
             self.place += 1
         if self.image_id is None or self.place == len(self.picture.prompts):
             self.picture = None
