@@ -34,6 +34,7 @@ def test_nothing_is_lost_and_nothing_is_wrong(seen, name):
     assert not during.codes
     assert not during.counts["failed"]
     assert not during.counts["wrong"]
+    assert during.counts["closed"] <= during.counts["requests"] / 20
 
 
 def test_a_canary_moves_no_image(seen):
