@@ -3,8 +3,9 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+UNITS := tests/contract tests/golden tests/unit
 
-.PHONY: demo up test lint types contract setup build chart clean
+.PHONY: demo up test servers units lint types contract setup build chart clean
 
 demo: build
 	@$(BIN)/medserve demo
@@ -16,10 +17,20 @@ build: setup
 	@$(BIN)/medserve models build litemedsam
 	@$(BIN)/medserve models build synthetic-cxr
 
-test: lint types contract build
-	@$(BIN)/python -m pytest || { \
-	  echo "medserve: what failed, once more: a test that passes only now is unsteady and wants mending"; \
-	  $(BIN)/python -m pytest --last-failed --last-failed-no-failures all; }
+# Two at a time: the tests of real servers mostly wait, so the rest runs beside them.
+test: setup
+	@$(MAKE) --no-print-directory -j2 lint types contract servers units
+
+PYTEST := $(BIN)/python -m pytest --durations 15 --durations-min 5
+AGAIN := echo "medserve: what failed, once more: a test that passes only now is unsteady and wants mending"
+
+servers: build
+	@$(PYTEST) tests/integration || { $(AGAIN); $(PYTEST) tests/integration --last-failed --last-failed-no-failures all; }
+
+units: CACHE := -o cache_dir=.pytest_cache/units
+units: build
+	@{ $(PYTEST) $(CACHE) $(UNITS) || { $(AGAIN); $(PYTEST) $(CACHE) $(UNITS) --last-failed --last-failed-no-failures all; }; } \
+	  >.pytest-units.log 2>&1; passed=$$?; cat .pytest-units.log; exit $$passed
 
 lint: setup
 	$(BIN)/ruff check .
@@ -46,4 +57,4 @@ chart: setup
 	$(BIN)/python deploy/helm/copy_observability.py
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .pytest-units.log *.egg-info
