@@ -103,16 +103,16 @@ def descendants(pid: int) -> list[int]:
     return below
 
 
-def memory_bytes(pids: list[int]) -> int:
-    """Memory of processes together, shared pages counted once (PSS), files of /dev/shm among them."""
+def memory_bytes(pids: list[int], shm: bool = True) -> int:
+    """Memory of processes together, shared pages counted once (PSS), files of /dev/shm among them where `shm`."""
     total = 0
     for pid in pids:
         try:
             text = Path(f"/proc/{pid}/smaps_rollup").read_text()
         except OSError:
             continue
-        found = re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
-        total += int(found[1]) * 1024 if found else 0
+        found = dict(re.findall(r"^(Pss\w*):\s+(\d+) kB", text, re.MULTILINE))
+        total += 1024 * (int(found.get("Pss", 0)) - (0 if shm else int(found.get("Pss_Shmem", 0))))
     return total
 
 
