@@ -39,8 +39,9 @@ class Scale:
 class Procedure:
     """`id`: names the preprocessing and its version in the Features' key. `side_px`: of the model's square frame.
 
-    `prepare`: pixels -> the encoder's input. `scale`: of a frame's (width, height). `mask`: logits (256, 256) float32, the
-    content's and the original frame's (width, height) -> (rows, columns) bool of the original frame.
+    `prepare`: pixels -> the encoder's input. `scale`: of a frame's (width, height). `mask`: logits (S, S) float32 of one mask
+    (SAM: 256), the content's and the original frame's (width, height) -> (rows, columns) bool of the original frame.
+    `to_travel`: those logits -> (256, 256), as answers and earlier logits have them.
     """
 
     id: str
@@ -48,6 +49,7 @@ class Procedure:
     prepare: Callable[[Image], ModelInput]
     scale: Callable[[tuple[int, int]], Scale]
     mask: Callable[[npt.NDArray[np.float32], tuple[int, int], tuple[int, int]], npt.NDArray[np.bool_]]
+    to_travel: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]] = np.asarray
 
 
 def longest_side_px(size_px: tuple[int, int], side_px: int) -> tuple[int, int]:

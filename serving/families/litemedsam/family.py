@@ -37,7 +37,7 @@ class LiteMedSam(Promptable):
     async def answer_volume(self, request: Request, stages: Stages, tell: Tell) -> VolumeAnswer:
         """Masks on every slice, as upstream's loop gives them. Raises Fault."""
         aside = Aside(self._store.arena, self._tools.kept_features_bytes)
-        parts = Parts(self._image_encoder, self._mask_decoder, self._mask_refiner, aside)
+        parts = Parts(*(self._engines[part] for part in ("image_encoder", "mask_decoder", "mask_refiner")), aside)
 
         def on_slices(slices: Slices, objects: tuple[VolumeObject, ...]) -> LiteMedSamSlices:
             return LiteMedSamSlices(slices, objects, parts, self._tools, request, stages)
