@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -33,6 +34,10 @@ class Scale:
     x: float
     y: float
     whole_corners: bool = False
+
+    def content_px(self, size_px: tuple[int, int]) -> tuple[int, int]:
+        """(width, height) of an image of that size inside the model's square, as `Procedure.prepare` lays it there."""
+        return max(int(size_px[0] * self.x + 0.5), 1), max(int(size_px[1] * self.y + 0.5), 1)
 
 
 @dataclass(frozen=True)
@@ -70,3 +75,13 @@ def placed(pixels: npt.NDArray[Any], side_px: int) -> npt.NDArray[np.float32]:
     channels_first = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     tensor[0, :, : pixels.shape[0], : pixels.shape[1]] = channels_first
     return tensor
+
+
+def wider(mask: npt.NDArray[np.uint8], shift_px: int, most_px: tuple[int, int]) -> tuple[float, float, float, float] | None:
+    """The box (x0, y0, x1, y1) around what is not 0 of (rows, columns), each side moved out by `shift_px`, no farther than 0
+    and `most_px` (width, height); None where all is 0. Corners are the outermost pixels' own numbers, as upstream's."""
+    x, y, width, height = cv2.boundingRect(mask)
+    if not width:
+        return None
+    right, bottom = min(most_px[0], x + width - 1 + shift_px), min(most_px[1], y + height - 1 + shift_px)
+    return float(max(0, x - shift_px)), float(max(0, y - shift_px)), float(right), float(bottom)

@@ -85,6 +85,11 @@ class MedSam2Slices:
         del mask
         return number
 
+    def prompt_behind_nothing(self, number: int, prompt: int) -> int:
+        """The object's number."""
+        del prompt
+        return number
+
     async def _fill(self, index: int, slot: Slot) -> None:
         given = await self._tools.run(partial(self._prepare, index))
         request, timing = self._request, self._stages.timing("encode")
