@@ -19,6 +19,9 @@ Url = Annotated[str, typer.Option("--url", envvar="MEDSERVE_URL", help="Where th
 Token = Annotated[str | None, typer.Option("--token", envvar="MEDSERVE_TOKEN", help="Bearer token, where one is needed.")]
 ModelName = Annotated[str | None, typer.Option("--model", help="A name of `GET /v1/models`; the server chooses otherwise.")]
 Index = Annotated[int | None, typer.Option("--index", help="Frame or slice of a file that has several.")]
+DeadlineS = Annotated[
+    float | None, typer.Option("--deadline", min=0.001, help="Seconds until the answer must be there; else the server's.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 HERE = "http://127.0.0.1:8000"
 
@@ -38,6 +41,7 @@ def segment(
     model: ModelName = None,
     index: Index = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A PNG: the masks over the image.")] = None,
+    deadline_s: DeadlineS = None,
     as_json: AsJson = False,
     url: Url = HERE,
     token: Token = None,
@@ -47,7 +51,8 @@ def segment(
         boxes = [_box(each) for each in box or ()]
         points = [_point(each) for each in point or ()]
         with Client(url, token=token) as client:
-            found = client.segment(image, model=model, **_given(boxes=boxes, points=points, index=index))
+            said = _given(boxes=boxes, points=points, index=index, deadline_s=deadline_s)
+            found = client.segment(image, model=model, **said)
         if output is not None:
             write_masks(output, image, [mask.array for mask in found.masks])
     if as_json:
@@ -121,6 +126,7 @@ def segment_volume(
     window: Annotated[str | None, typer.Option("--window", help="center,width in the volume's units.")] = None,
     axis: Annotated[int, typer.Option("--axis", help="The array axis along which slices are counted.")] = 2,
     model: ModelName = None,
+    deadline_s: DeadlineS = None,
     as_json: AsJson = False,
     url: Url = HERE,
     token: Token = None,
@@ -129,7 +135,7 @@ def segment_volume(
     with _one_line_errors():
         boxes = [_numbers(each, "x0,y0,z0,x1,y1,z1") for each in box or ()]
         given = _given(slice=slice_, window=_window(window), output=_volume_format(output), axis=axis)
-        given |= _given(boxes=boxes or None, classes=classes or None, supports=supports)
+        given |= _given(boxes=boxes or None, classes=classes or None, supports=supports, deadline_s=deadline_s)
         with Client(url, token=token) as client, _progress_line() as progress:
             source: Any = volume[0] if len(volume) == 1 else volume
             found = client.segment_volume(source, progress=progress, model=model, **given)

@@ -153,7 +153,7 @@ def followed(model, volume, shown, key, side=SIDE):
         walk = Propagation([Object(shown, key, slices)], made, (columns, rows), side, Deadline.after(600))
         for index in (*range(key, slices), *range(key - 1, -1, -1)):
             slot = SimpleNamespace(index=index, generation=1)
-            image = prepare(Image(np.ascontiguousarray(volume[index]), Frame((columns, rows))), side)
+            image = prepare(Image(np.ascontiguousarray(volume[index]), Frame((columns, rows))), side).tensor
             await made["image_encoder"].infer({"image": image}, Deadline.after(600), slot=slot)
             found[index] = binary_mask((await walk.visit(index, slot, [0]))[0], (columns, rows))
         return found

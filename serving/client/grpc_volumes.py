@@ -41,7 +41,8 @@ def rpc(call: VolumeCall, job: str, after: int) -> tuple[str, Message]:
 
 
 def _object(said: Mapping[str, Any]) -> pb.VolumeObject:
-    box, made = said.get("box"), pb.VolumeObject(slice=said.get("slice"), first=said.get("first"), last=said.get("last"))
+    box = said.get("box")
+    made = pb.VolumeObject(**{name: said.get(name) for name in ("slice", "first", "last", "label")})
     if box is not None and len(box) == 6:
         box, made.first, made.last = [*box[:2], *box[3:5]], int(box[2]), int(box[5])
     if box is not None:

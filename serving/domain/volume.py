@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -168,6 +169,19 @@ class SegmentVolume:
             raise Fault(Kind.INVALID, "no prompt: send boxes or objects", param="boxes")
         if self.axis not in (0, 1, 2):
             raise Fault(Kind.INVALID, "axis must be 0, 1 or 2", param="axis")
+        if not isinstance(self.objects, ClassNames):
+            _check_labels(self.objects)
+
+
+def _check_labels(objects: tuple[VolumeObject, ...]) -> None:
+    """What shares a label is one object shown on several slices: each of its slices is said once. Raises Fault(INVALID)."""
+    if len({item.label is None for item in objects}) > 1:
+        raise Fault(Kind.INVALID, "give every object a label, or none", param="objects")
+    labelled = sorted((item.label, item.open_ended, item.extent(0)) for item in objects if item.label is not None)
+    for (label, _, before), (other, open_ended, extent) in pairwise(labelled):
+        if label == other and (open_ended or extent[0] <= before[1]):
+            message = f"what has the label {label} must lie on different slices: give each its first and last"
+            raise Fault(Kind.INVALID, message, param="objects")
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def _object(given: pb.VolumeObject) -> dict[str, Any]:
     if given.HasField("mask"):
         body["mask"] = {"size": [given.mask.height, given.mask.width], "counts": given.mask.counts.decode("ascii", "replace")}
         body["points"] = body["points"] or None
-    body.update({name: getattr(given, name) for name in ("slice", "first", "last") if given.HasField(name)})
+    body.update({name: getattr(given, name) for name in ("slice", "first", "last", "label") if given.HasField(name)})
     return body
 
 

@@ -32,6 +32,8 @@ class VolumeObjectBody(_Body):
     """The key slice; the middle of the extent where not given."""
     first: int | None = Field(default=None, ge=0)
     last: int | None = Field(default=None, ge=0)
+    label: int | None = Field(default=None, ge=0)
+    """Its number in the answer, from 0: entries of one label are one object, shown on several slices."""
 
 
 class VolumeData(_Body):

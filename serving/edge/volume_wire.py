@@ -20,7 +20,7 @@ FIELDS = (
     *("model", "volume", "volumes", "boxes", "slice", "objects", "classes", "supports"),
     *("window", "axis", "output", "keep", "media_type"),
 )
-OBJECT_FIELDS = ("box", "points", "mask", "slice", "first", "last")
+OBJECT_FIELDS = ("box", "points", "mask", "slice", "first", "last", "label")
 _BOX = "must be six numbers [x0, y0, z0, x1, y1, z1], z whole slices, both included; or four with a slice"
 
 
@@ -104,7 +104,7 @@ def _object(value: object, where: str, most: LimitSettings) -> VolumeObject:
     else:
         points = prompts.one({"points": fields.items("points")}, where, most).points if fields.items("points") else ()
         shown = ObjectPrompt(box, points)
-    return VolumeObject(shown, _slice(fields, "slice"), first, last)
+    return VolumeObject(shown, _slice(fields, "slice"), first, last, label=_label(fields, most))
 
 
 def _corners(value: object, where: str) -> tuple[Box, int | None, int | None]:
@@ -130,6 +130,13 @@ def _mask(fields: Fields, most: LimitSettings) -> Any:
     height, width = size
     encoded = EncodedMask(MaskFormat.RLE, (width, height), counts.encode(), 0, None)
     return masks.decode(encoded)
+
+
+def _label(fields: Fields, most: LimitSettings) -> int | None:
+    found = fields.integer("label")
+    if found is not None and not 0 <= found < most.max_objects:
+        raise invalid(fields.param("label"), f"must be an object's number, 0 to {most.max_objects - 1}")
+    return found
 
 
 def _slice(fields: Fields, name: str) -> int | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -34,13 +35,18 @@ class Scale:
     y: float
     whole_corners: bool = False
 
+    def content_px(self, size_px: tuple[int, int]) -> tuple[int, int]:
+        """(width, height) of an image of that size inside the model's square, as `Procedure.prepare` lays it there."""
+        return max(int(size_px[0] * self.x + 0.5), 1), max(int(size_px[1] * self.y + 0.5), 1)
+
 
 @dataclass(frozen=True)
 class Procedure:
     """`id`: names the preprocessing and its version in the Features' key. `side_px`: of the model's square frame.
 
-    `prepare`: pixels -> the encoder's input. `scale`: of a frame's (width, height). `mask`: logits (256, 256) float32, the
-    content's and the original frame's (width, height) -> (rows, columns) bool of the original frame.
+    `prepare`: pixels -> the encoder's input. `scale`: of a frame's (width, height). `mask`: logits (S, S) float32 of one mask
+    (SAM: 256), the content's and the original frame's (width, height) -> (rows, columns) bool of the original frame.
+    `to_travel`: those logits -> (256, 256), as answers and earlier logits have them.
     """
 
     id: str
@@ -48,6 +54,7 @@ class Procedure:
     prepare: Callable[[Image], ModelInput]
     scale: Callable[[tuple[int, int]], Scale]
     mask: Callable[[npt.NDArray[np.float32], tuple[int, int], tuple[int, int]], npt.NDArray[np.bool_]]
+    to_travel: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]] = np.asarray
 
 
 def longest_side_px(size_px: tuple[int, int], side_px: int) -> tuple[int, int]:
@@ -68,3 +75,13 @@ def placed(pixels: npt.NDArray[Any], side_px: int) -> npt.NDArray[np.float32]:
     channels_first = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     tensor[0, :, : pixels.shape[0], : pixels.shape[1]] = channels_first
     return tensor
+
+
+def wider(mask: npt.NDArray[np.uint8], shift_px: int, most_px: tuple[int, int]) -> tuple[float, float, float, float] | None:
+    """The box (x0, y0, x1, y1) around what is not 0 of (rows, columns), each side moved out by `shift_px`, no farther than 0
+    and `most_px` (width, height); None where all is 0. Corners are the outermost pixels' own numbers, as upstream's."""
+    x, y, width, height = cv2.boundingRect(mask)
+    if not width:
+        return None
+    right, bottom = min(most_px[0], x + width - 1 + shift_px), min(most_px[1], y + height - 1 + shift_px)
+    return float(max(0, x - shift_px)), float(max(0, y - shift_px)), float(right), float(bottom)

@@ -36,7 +36,8 @@ SMALL_PX = 600 * 600
 class Promptable:
     """One served SAM-like model. Engines are opened at once; nothing is loaded here.
 
-    `procedure`: of its checkpoint. `specs`: part -> spec of `image_encoder`, `mask_decoder`, `mask_refiner`.
+    `procedure`: of its checkpoint. `specs`: part -> spec of `image_encoder`, `mask_decoder`, `mask_refiner` and any more. A
+    model with other tokens or other outputs than SAM's has its own `_group` and `_decode`.
     """
 
     def __init__(self, manifest: Manifest, tools: Tools, procedure: Procedure, specs: Mapping[str, EngineSpec]) -> None:
@@ -48,10 +49,7 @@ class Promptable:
         self._procedure = procedure
         self._store: FeaturesStore = tools.store
         self._preparing = Shared[tuple[Frame, ModelInput]]()
-        opened = {part: tools.engine(spec, manifest.engines[part][0]) for part, spec in specs.items()}
-        self._image_encoder: Engine = opened["image_encoder"]
-        self._mask_decoder: Engine = opened["mask_decoder"]
-        self._mask_refiner: Engine = opened["mask_refiner"]
+        self._engines: dict[str, Engine] = {part: tools.engine(spec, manifest.engines[part][0]) for part, spec in specs.items()}
 
     @property
     def manifest(self) -> Manifest:
@@ -77,7 +75,7 @@ class Promptable:
         features, outcome = await self._features(task, request, stages)
         _within(task.objects, features.frame)
         found: list[tuple[Mask, ...]] = [()] * len(task.objects)
-        for members in group(task.objects, self._procedure.scale(features.frame.size_px)):
+        for members in self._group(task.objects, features.frame.size_px):
             logits, scores = await self._decode(members, features, task.multimask, request, stages)
             request.deadline.check("postprocess")
             finish = partial(_finish, members, logits, scores, features, task, self._procedure, stages)
@@ -134,29 +132,38 @@ class Promptable:
         return made
 
     async def _fill(self, tensor: npt.NDArray[np.float32], request: Request, stages: Stages, slot: Slot) -> None:
-        await self._image_encoder.infer(
+        await self._engines["image_encoder"].infer(
             {"image": tensor}, request.deadline, priority=request.priority, slot=slot, timing=stages.timing("encode")
         )
+
+    def _group(self, objects: tuple[ObjectPrompt, ...], size_px: tuple[int, int]) -> tuple[Group, ...]:
+        """The objects as decoder calls. `size_px`: (width, height) of the original frame."""
+        return group(objects, self._procedure.scale(size_px))
 
     async def _decode(
         self, members: Group, features: Features, multimask: bool, request: Request, stages: Stages
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Logits (P, M, 256, 256) and IoU estimates (P, M) float32 of a group; M is 3 with `multimask`, else 1."""
-        given: dict[str, npt.NDArray[Any]] = {"points": members.points[None], "labels": members.labels[None]}
-        engine = self._mask_decoder
-        if members.logits is not None:
-            given["logits"] = members.logits[None]
-            engine = self._mask_refiner
+        """Logits (P, M, S, S) and IoU estimates (P, M) float32 of a group; M is 3 with `multimask`, else 1. SAM: S is 256."""
         names = ("masks", "ious") if multimask else ("mask", "iou")
-        out = await engine.infer(
+        out = await self._ask(members, features, names, request, stages)
+        return out[names[0]][0], out[names[1]][0]
+
+    async def _ask(
+        self, members: Group, features: Features, outputs: tuple[str, ...], request: Request, stages: Stages
+    ) -> dict[str, npt.NDArray[Any]]:
+        """A group's decoder call: of the refiner where there are earlier logits."""
+        given: dict[str, npt.NDArray[Any]] = {"points": members.points[None], "labels": members.labels[None]}
+        part = "mask_decoder"
+        if members.logits is not None:
+            given["logits"], part = members.logits[None], "mask_refiner"
+        return await self._engines[part].infer(
             given,
             request.deadline,
-            outputs=names,
+            outputs=outputs,
             priority=request.priority,
             slot=features.slot,
             timing=stages.timing("decode_mask"),
         )
-        return out[names[0]][0], out[names[1]][0]
 
     def _handle(self, features: Features, expires_in_s: float) -> Encoded:
         return Encoded(features.handle, features.frame, expires_in_s)
@@ -187,7 +194,7 @@ def _finish(
             mask = procedure.mask(given, features.content_px, features.frame.size_px)
         with stages.measure("serialise"):
             encoded = masks.encode(mask, task.output)
-        low = given.astype(np.float16) if task.return_logits else None
+        low = procedure.to_travel(given).astype(np.float16) if task.return_logits else None
         return Mask(members.objects[row], encoded, float(scores[row, number]), low)
 
     return [tuple(one(row, number) for number in range(logits.shape[1])) for row in range(logits.shape[0])]
@@ -197,6 +204,6 @@ TASKS: frozenset[type] = frozenset({Segment, Encode, Lookup})
 """What every SAM-like model answers."""
 
 
-def limits(side_px: int) -> Mapping[str, Any]:
+def limits(side_px: int, objects_a_call: int = OBJECTS_A_CALL) -> Mapping[str, Any]:
     """Sides in pixels; objects in one decoder call (more are split, not refused)."""
-    return {"model_side_px": side_px, "logits_side_px": LOGITS_SIDE_PX, "objects_a_call": OBJECTS_A_CALL, "masks": [1, 3]}
+    return {"model_side_px": side_px, "logits_side_px": LOGITS_SIDE_PX, "objects_a_call": objects_a_call, "masks": [1, 3]}

@@ -6,7 +6,7 @@ change its mask.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,7 @@ OBJECTS_A_CALL = 16
 """Most objects in one decoder call: its activations take some 30 MB an object."""
 
 Token = tuple[float, float, int]
+Logits = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +31,8 @@ class Group:
     """Objects that share a decoder call.
 
     `objects`: their indices in the request. `points`: (P, N, 2) float32, (x, y) pixels of the square model frame,
-    before SAM's shift of half a pixel. `labels`: (P, N) int64. `logits`: (P, 1, 256, 256) float32, or None.
+    before SAM's shift of half a pixel. `labels`: (P, N) int64. `logits`: (P, 1, S, S) float32 as the model has them (SAM:
+    256), or None.
     """
 
     objects: tuple[int, ...]
@@ -54,13 +56,22 @@ def tokens(prompt: ObjectPrompt, scale: Scale) -> tuple[Token, ...]:
 
 
 def group(objects: Sequence[ObjectPrompt], scale: Scale, at_most: int = OBJECTS_A_CALL) -> tuple[Group, ...]:
-    """The objects of a request as decoder calls, `at_most` objects each."""
+    """The objects of a request as decoder calls in SAM's tokens, `at_most` objects each."""
+    return gather(objects, [tokens(item, scale) for item in objects], at_most)
+
+
+def gather(
+    objects: Sequence[ObjectPrompt],
+    spelled: Sequence[tuple[Token, ...]],
+    at_most: int,
+    to_model: Callable[[Logits], Logits] = np.asarray,
+) -> tuple[Group, ...]:
+    """Objects and their tokens as decoder calls. `to_model`: logits as they travel, (256, 256), -> as the model has them."""
     alike: dict[tuple[int, bool], list[int]] = {}
-    spelled = [tokens(item, scale) for item in objects]
     for index, item in enumerate(objects):
         alike.setdefault((len(spelled[index]), item.logits is not None), []).append(index)
     return tuple(
-        _stack(members[start : start + at_most], objects, spelled)
+        _stack(members[start : start + at_most], objects, spelled, to_model)
         for members in alike.values()
         for start in range(0, len(members), at_most)
     )
@@ -78,9 +89,14 @@ def _corners(box: Box, scale: Scale) -> tuple[Token, Token]:
     return (x0, y0, TOP_LEFT), (x1, y1, BOTTOM_RIGHT)
 
 
-def _stack(members: Sequence[int], objects: Sequence[ObjectPrompt], spelled: Sequence[tuple[Token, ...]]) -> Group:
+def _stack(
+    members: Sequence[int],
+    objects: Sequence[ObjectPrompt],
+    spelled: Sequence[tuple[Token, ...]],
+    to_model: Callable[[Logits], Logits],
+) -> Group:
     table = np.asarray([spelled[index] for index in members], np.float64)
-    earlier = [prompt.logits.values for prompt in (objects[index] for index in members) if prompt.logits is not None]
+    earlier = [to_model(said.values) for index in members if (said := objects[index].logits) is not None]
     return Group(
         objects=tuple(members),
         points=table[..., :2].astype(np.float32),

@@ -1,7 +1,7 @@
 """Objects followed slice by slice from their key slices: the walk that all SAM-like families share.
 
 Each object is its own chain: on the key slice its prompt, then outwards in both directions, on each slice the prompt that its
-mask on the slice before gives, and the first prompt again where that mask is empty (bowang-lab/MedSAM, branch LiteMedSAM,
+mask on the slice before gives; what follows an empty mask is the model's to say (after bowang-lab/MedSAM, branch LiteMedSAM,
 `CVPR24_LiteMedSAM_infer.py`). The chains do not touch each other, so the walk is two sweeps over the volume, up and down,
 with all objects of a slice in one decoder call and each slice encoded once for all of them; the masks are those of the loop
 object by object.
@@ -58,6 +58,10 @@ class SliceModel(Protocol[F, P]):
 
     def next_prompt(self, number: int, mask: Bools) -> P | None:
         """The prompt that an object's mask gives for the next slice, or None where it shows nothing. Blocking."""
+        ...
+
+    def prompt_behind_nothing(self, number: int, prompt: P) -> P:
+        """The next slice's prompt where an object's mask shows nothing; `prompt`: what it was asked with."""
         ...
 
 
@@ -140,12 +144,14 @@ class Walk(Generic[F, P]):
         prompts = [self._prompt(number, index) for number in active]
         said = await self._model.decode(index, features, prompts)
         found = await self._run(partial(self._settle, index, active, said, collect))
-        for number, prompt in zip(active, found, strict=True):
+        for number, asked, prompt in zip(active, prompts, found, strict=True):
             if prompt is None and self._objects[number].open_ended:
                 self._ended.add(number)
                 continue
-            follow = self._objects[number].follow
-            following = prompt if follow and prompt is not None else self._model.first_prompt(number)
+            if not self._objects[number].follow:
+                following = self._model.first_prompt(number)
+            else:
+                following = self._model.prompt_behind_nothing(number, asked) if prompt is None else prompt
             self._next[number] = following
             if index == self._keys[number]:
                 self._below[number] = following

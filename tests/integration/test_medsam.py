@@ -1,43 +1,37 @@
-"""A checkpoint of MedSAM's layout, built and served by the real Triton: what comes back is what PyTorch makes of it."""
+"""A checkpoint of MedSAM's layout, built and served by the real server: what comes back is what PyTorch makes of it."""
 
+import io
+import zipfile
 from functools import partial
 
+import nibabel
 import numpy as np
 import pytest
 import torch
-from arenas import small_arena
+from running import Medserve
 from sams import tiny_sam
+from series import series_of
 
-from serving import slots
 from serving.build.build import build
 from serving.build.nets import medsam, sam_parts
+from serving.client import Client, GrpcClient
 from serving.domain.image import EncodedImage, RawLayout
-from serving.domain.prompt import Box, MaskLogits, ObjectPrompt, Point
-from serving.domain.request import Deadline, Request, Segment
-from serving.embeddings.store import FeaturesStore
-from serving.engines.triton import TritonServer
 from serving.errors import SetupError
-from serving.families.family import Tools
-from serving.families.medsam.family import DECLARATION, procedure
-from serving.families.promptable import Promptable
-from serving.families.sam_engines import FEATURES
+from serving.families.medsam.family import procedure
+from serving.families.medsam.volume import next_box
 from serving.imaging.decode import decode
-from serving.local.triton import EmbeddedTriton
 from serving.settings import LimitSettings
-from serving.telemetry.stages import Stages
 
 pytestmark = pytest.mark.integration
-LONG_S = 120
-SLOT_BYTES = slots.offsets([4 * int(np.prod(spec.shape)) for spec in FEATURES])[-1]
 WIDTH, HEIGHT = 300, 200
 PICTURE = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH), dtype=np.uint8)
 IMAGE = EncodedImage(PICTURE.tobytes(), "application/octet-stream", RawLayout("uint8", PICTURE.shape))
 EARLIER = 3 * np.random.default_rng(1).standard_normal((256, 256)).astype(np.float32)
 OBJECTS = (
-    ObjectPrompt(box=Box(30, 40, 210, 150)),
-    ObjectPrompt(box=Box(10, 10, 60, 190.5)),
-    ObjectPrompt(points=(Point(100, 50), Point(20, 20, positive=False))),
-    ObjectPrompt(box=Box(30, 40, 210, 150), logits=MaskLogits(EARLIER)),
+    {"box": [30, 40, 210, 150]},
+    {"box": [10, 10, 60, 190.5]},
+    {"points": [[100, 50, 1], [20, 20, 0]]},
+    {"box": [30, 40, 210, 150], "mask": EARLIER},
 )
 TOKENS = (
     [[30, 40, 2], [210, 150, 3]],
@@ -46,6 +40,10 @@ TOKENS = (
     [[30, 40, 2], [210, 150, 3]],
 )
 """The same in the original frame: x, y and SAM's label."""
+
+COLUMNS, ROWS, SLICES = 96, 80, 3
+BOX = (22, 18, 62, 58)
+RANGE = {"minimum": 0, "maximum": 255}
 
 
 @pytest.fixture(scope="module")
@@ -79,33 +77,69 @@ def pytorch(model, manifest, tokens, earlier):
     return model.mask_decoder(features + dense, sam_parts.Decode(model).positions, sparse)[0][0].numpy()
 
 
-async def run(work):
-    return work()
+@pytest.fixture(scope="module")
+def served(built):
+    with Medserve(MEDSERVE_REPOSITORY__PATH=str(built[0])) as running:
+        yield running
 
 
-async def test_served_masks_are_pytorch_s(built, tmp_path):
-    repository, manifest, checkpoint = built
-    names = tuple(record.name for records in manifest.engines.values() for record in records)
+def test_served_masks_are_pytorch_s(built, served):
+    _, manifest, checkpoint = built
     model = medsam.load(torch.load(checkpoint, weights_only=True))
-    with (
-        small_arena(slot_bytes=SLOT_BYTES) as arena,
-        EmbeddedTriton(repository, names, tmp_path, start_timeout_s=LONG_S, arena=arena.region) as triton,
-    ):
-        server = TritonServer(triton.grpc_address, LONG_S, arena.nbytes)
-        tools = Tools(server.engine, partial(decode, limits=LimitSettings()), run, FeaturesStore(arena, 60))
-        family = DECLARATION.open(manifest, tools)
-        assert isinstance(family, Promptable)
-        tasks = [Segment(IMAGE, OBJECTS, many, return_logits=True) for many in (False, True)]
-        answers = [await family.answer(Request(task, Deadline.after(LONG_S), "r"), Stages()) for task in tasks]
-        await server.close()
+    with Client(served.http_url) as client:
+        said = {"objects": OBJECTS, "model": "medsam", "return_logits": True}
+        answers = [client.segment(PICTURE, multimask=many, **said) for many in (False, True)]
     assert [answer.features for answer in answers] == ["miss", "hit"]
     for number, (prompt, tokens) in enumerate(zip(OBJECTS, TOKENS, strict=True)):
-        wanted = pytorch(model, manifest, tokens, None if prompt.logits is None else EARLIER)
-        found = [mask for answer in answers for mask in answer.result.masks if mask.object == number]
+        wanted = pytorch(model, manifest, tokens, prompt.get("mask"))
+        found = [mask for answer in answers for mask in answer.masks if mask.object == number]
         assert len(found) == 4
         for mask, logits in zip(found, wanted, strict=True):
             # The answer's logits are float16: half a unit in the last place of the largest.
             assert np.abs(mask.logits.astype(np.float32) - logits).max() <= (1e-4 + 2**-11) * np.abs(logits).max()
-            assert mask.mask.size_px == (WIDTH, HEIGHT)
+            assert mask.size == (HEIGHT, WIDTH)
             expected = procedure(manifest).mask(logits, (1024, 1024), (WIDTH, HEIGHT))
-            assert abs(mask.mask.area_px - int(expected.sum())) <= 1e-4 * WIDTH * HEIGHT
+            assert abs(mask.area_px - int(expected.sum())) <= 1e-4 * WIDTH * HEIGHT
+
+
+@pytest.fixture(scope="module")
+def voxels():
+    """(slices, rows, columns) uint8: a bright tube that wanders, with noise."""
+    rng = np.random.default_rng(5)
+    y, x = np.mgrid[:ROWS, :COLUMNS]
+    slices = [90 * (np.hypot(x - 40 - 2 * z, y - 36 - z) < 14 + z) + rng.normal(70, 12, x.shape) for z in range(SLICES)]
+    return np.stack(slices).clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def volume(voxels):
+    return nibabel.Nifti1Image(voxels.T, np.diag([1.5, 1.5, 4.0, 1.0])).to_bytes()
+
+
+def test_a_volume_is_its_slices_each_with_the_box_of_the_mask_before(served, voxels, volume):
+    told, said = [], {"boxes": [[*BOX[:2], 0, *BOX[2:], SLICES - 1]], "window": RANGE, "output": "packed"}
+    with Client(served.http_url) as client, GrpcClient(served.grpc_address) as grpc:
+        found = client.segment_volume(volume, progress=told.append, **said).masks[0]
+        assert np.array_equal(grpc.segment_volume(volume, **said).masks[0], found)
+        boxes, scale = {1: BOX}, 1024 / np.array([COLUMNS, ROWS, COLUMNS, ROWS])
+        boxes[0] = boxes[2] = next_box(0, found[1], (1024, 1024)) / scale
+        for z, box in boxes.items():
+            assert np.array_equal(client.segment(voxels[z], boxes=[box]).masks[0].array, found[z])
+    assert 0.01 < found.mean() < 0.99
+    assert [(each.done, each.total, each.slice) for each in told] == [(1, 3, 1), (2, 3, 2), (3, 3, 0)]
+
+
+def test_a_series_with_a_box_on_each_slice_is_each_slice_on_its_own(served, voxels):
+    boxes = [(20 + z, 18, 60 + 2 * z, 58) for z in range(SLICES)]
+    shown = [{"box": [*box[:2], z, *box[2:], z], "label": 0} for z, box in enumerate(boxes)]
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        files = series_of(voxels.T.astype(np.int16), step=(0, 0, 4.0), spacing=(1.5, 1.5), intercept=0)
+        for n, data in reversed(list(enumerate(files))):
+            archive.writestr(f"{n}.dcm", data)
+    with Client(served.http_url) as client:
+        found = client.segment_volume(packed.getvalue(), objects=shown, window=RANGE, output="packed")
+        for z, box in enumerate(boxes):
+            assert np.array_equal(client.segment(voxels[z], boxes=[box]).masks[0].array, found.masks[0][z])
+    assert len(found.objects) == 1
+    assert found.frame.spacing_mm == (1.5, 1.5, 4.0)

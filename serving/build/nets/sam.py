@@ -145,8 +145,8 @@ class TwoWayTransformer(nn.Module):
         return self.norm_final_attn(tokens + last), image
 
 
-class MaskDecoder(nn.Module):
-    """Image, positions and prompt tokens -> the logits of four masks and their estimated IoU."""
+class MaskHead(nn.Module):
+    """What the mask decoders of SAM and SAM 2 share: transformer, tokens of the masks and their IoU, and the way to pixels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -163,6 +163,15 @@ class MaskDecoder(nn.Module):
         self.output_hypernetworks_mlps = nn.ModuleList(Mlp(WIDTH, WIDTH, WIDTH // 8) for _ in range(MASKS))
         self.iou_prediction_head = Mlp(WIDTH, WIDTH, MASKS)
 
+    def logits(self, masks: Tensor, pixels: Tensor) -> Tensor:
+        """Tokens of the masks (P, 4, 256) and pixels (P, 32, H, W) -> logits (P, 4, H, W)."""
+        hyper = torch.stack([mlp(masks[:, n]) for n, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1)
+        return (hyper @ pixels.flatten(2)).unflatten(2, (pixels.shape[-2], -1))
+
+
+class MaskDecoder(MaskHead):
+    """Image, positions and prompt tokens -> the logits of four masks and their estimated IoU."""
+
     def forward(self, image: Tensor, image_pe: Tensor, sparse: Tensor) -> tuple[Tensor, Tensor]:
         """image (1 or P, 256, S, S) with its dense prompt added, image_pe (1, S * S, 256), sparse (P, N, 256) ->
         logits (P, 4, 4 S, 4 S), IoU (P, 4)."""
@@ -172,9 +181,7 @@ class MaskDecoder(nn.Module):
         grid = image.flatten(2).transpose(1, 2).expand(prompts, -1, -1)
         tokens, grid = self.transformer(grid, image_pe, tokens)
         up = self.output_upscaling(grid.transpose(1, 2).reshape(prompts, WIDTH, side, side))
-        hyper = torch.stack([mlp(tokens[:, 1 + n]) for n, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1)
-        logits = (hyper @ up.flatten(2)).reshape(prompts, MASKS, 4 * side, 4 * side)
-        return logits, self.iou_prediction_head(tokens[:, 0])
+        return self.logits(tokens[:, 1 : 1 + MASKS], up), self.iou_prediction_head(tokens[:, 0])
 
 
 def split_heads(x: Tensor) -> Tensor:

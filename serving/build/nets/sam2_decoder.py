@@ -10,30 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from serving.build.nets.layers import LayerNorm2d, Mlp
-from serving.build.nets.sam import MASKS, WIDTH, TwoWayTransformer
+from serving.build.nets.layers import Mlp
+from serving.build.nets.sam import MASKS, WIDTH, MaskHead
 
 
-class MaskDecoder(nn.Module):
+class MaskDecoder(MaskHead):
     """Image, positions, prompt tokens and finer levels -> logits, IoU and tokens of four masks, and a presence score."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.transformer = TwoWayTransformer()
         self.obj_score_token = nn.Embedding(1, WIDTH)
-        self.iou_token = nn.Embedding(1, WIDTH)
-        self.mask_tokens = nn.Embedding(MASKS, WIDTH)
-        self.output_upscaling = nn.Sequential(
-            nn.ConvTranspose2d(WIDTH, WIDTH // 4, 2, 2),
-            LayerNorm2d(WIDTH // 4),
-            nn.GELU(),
-            nn.ConvTranspose2d(WIDTH // 4, WIDTH // 8, 2, 2),
-            nn.GELU(),
-        )
         self.conv_s0 = nn.Conv2d(WIDTH, WIDTH // 8, 1)
         self.conv_s1 = nn.Conv2d(WIDTH, WIDTH // 4, 1)
-        self.output_hypernetworks_mlps = nn.ModuleList(Mlp(WIDTH, WIDTH, WIDTH // 8) for _ in range(MASKS))
-        self.iou_prediction_head = Mlp(WIDTH, WIDTH, MASKS)
         self.pred_obj_score_head = Mlp(WIDTH, WIDTH, 1)
 
     def forward(
@@ -47,9 +35,8 @@ class MaskDecoder(nn.Module):
         tokens, grid = self.transformer(image, image_pe, tokens)
         masks = tokens[:, 2 : 2 + MASKS]
         up = self._upscale(grid.transpose(1, 2).unflatten(2, (s1.shape[-1] // 2, -1)), s1, s0)
-        hyper = torch.stack([mlp(masks[:, n]) for n, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1)
-        logits = (hyper @ up.flatten(2)).unflatten(2, (s0.shape[-1], -1))
-        return logits, self.iou_prediction_head(tokens[:, 1]).sigmoid(), masks, self.pred_obj_score_head(tokens[:, 0])
+        ious = self.iou_prediction_head(tokens[:, 1]).sigmoid()
+        return self.logits(masks, up), ious, masks, self.pred_obj_score_head(tokens[:, 0])
 
     def _upscale(self, grid: Tensor, s1: Tensor, s0: Tensor) -> Tensor:
         """(P, 256, G, G) -> (P, 32, 4 G, 4 G)."""

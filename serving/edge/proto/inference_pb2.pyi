@@ -471,20 +471,22 @@ class VolumeMask(_message.Message):
     def __init__(self, height: _Optional[int] = ..., width: _Optional[int] = ..., counts: _Optional[bytes] = ...) -> None: ...
 
 class VolumeObject(_message.Message):
-    __slots__ = ("box", "points", "mask", "slice", "first", "last")
+    __slots__ = ("box", "points", "mask", "slice", "first", "last", "label")
     BOX_FIELD_NUMBER: _ClassVar[int]
     POINTS_FIELD_NUMBER: _ClassVar[int]
     MASK_FIELD_NUMBER: _ClassVar[int]
     SLICE_FIELD_NUMBER: _ClassVar[int]
     FIRST_FIELD_NUMBER: _ClassVar[int]
     LAST_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
     box: Box
     points: _containers.RepeatedCompositeFieldContainer[Point]
     mask: VolumeMask
     slice: int
     first: int
     last: int
-    def __init__(self, box: _Optional[_Union[Box, _Mapping]] = ..., points: _Optional[_Iterable[_Union[Point, _Mapping]]] = ..., mask: _Optional[_Union[VolumeMask, _Mapping]] = ..., slice: _Optional[int] = ..., first: _Optional[int] = ..., last: _Optional[int] = ...) -> None: ...
+    label: int
+    def __init__(self, box: _Optional[_Union[Box, _Mapping]] = ..., points: _Optional[_Iterable[_Union[Point, _Mapping]]] = ..., mask: _Optional[_Union[VolumeMask, _Mapping]] = ..., slice: _Optional[int] = ..., first: _Optional[int] = ..., last: _Optional[int] = ..., label: _Optional[int] = ...) -> None: ...
 
 class SegmentVolumeRequest(_message.Message):
     __slots__ = ("model", "volume", "objects", "axis", "output", "keep", "classes", "supports")

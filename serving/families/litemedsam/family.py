@@ -5,44 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from serving.domain.request import Request
-from serving.domain.volume import SegmentVolume, VolumeAnswer, VolumeObject
-from serving.embeddings.aside import Aside
+from serving.domain.volume import SegmentVolume
 from serving.engines.engine import EngineSpec
 from serving.families import promptable
 from serving.families.family import Family, Tools
 from serving.families.litemedsam import engines
 from serving.families.litemedsam.postprocess import binary_mask
 from serving.families.litemedsam.preprocess import PREPROCESSING_ID, SIDE_PX, prepare, scale
-from serving.families.litemedsam.volume import LiteMedSamSlices, Parts
+from serving.families.litemedsam.volume import FOLLOWING
 from serving.families.procedure import Procedure
-from serving.families.promptable import Promptable
-from serving.families.volume_answer import Tell
-from serving.families.volume_answer import answer as answer_volume
-from serving.imaging.volumes import Slices
+from serving.families.volume_slices import SlicedPromptable
 from serving.manifest import Manifest
-from serving.telemetry.stages import Stages
 
 PROCEDURE = Procedure(PREPROCESSING_ID, SIDE_PX, prepare, scale, binary_mask)
 
 
-class LiteMedSam(Promptable):
-    """One served LiteMedSAM. `walks`: it takes objects of a volume that are not followed, and their labels."""
-
-    walks = True
+class LiteMedSam(SlicedPromptable):
+    """One served LiteMedSAM."""
 
     def __init__(self, manifest: Manifest, tools: Tools) -> None:
-        super().__init__(manifest, tools, PROCEDURE, DECLARATION.specs(manifest))
-
-    async def answer_volume(self, request: Request, stages: Stages, tell: Tell) -> VolumeAnswer:
-        """Masks on every slice, as upstream's loop gives them. Raises Fault."""
-        aside = Aside(self._store.arena, self._tools.kept_features_bytes)
-        parts = Parts(self._image_encoder, self._mask_decoder, self._mask_refiner, aside)
-
-        def on_slices(slices: Slices, objects: tuple[VolumeObject, ...]) -> LiteMedSamSlices:
-            return LiteMedSamSlices(slices, objects, parts, self._tools, request, stages)
-
-        return await answer_volume(request, self._tools, self._info, stages, tell, on_slices)
+        super().__init__(manifest, tools, PROCEDURE, DECLARATION.specs(manifest), FOLLOWING)
 
 
 class Declaration:

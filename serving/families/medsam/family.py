@@ -1,10 +1,11 @@
-"""MedSAM's and SAM's answers: those of a SAM-like model, by the procedure of the checkpoint's generation."""
+"""MedSAM's and SAM's answers, by the procedure of the checkpoint's generation, on pictures and on the slices of volumes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from serving.domain.volume import SegmentVolume
 from serving.engines.engine import EngineSpec
 from serving.errors import SetupError
 from serving.families import promptable
@@ -21,8 +22,9 @@ from serving.families.medsam.preprocess import (
     squash,
     squash_scale,
 )
+from serving.families.medsam.volume import FOLLOWING
 from serving.families.procedure import Procedure
-from serving.families.promptable import Promptable
+from serving.families.volume_slices import SlicedPromptable
 from serving.manifest import Manifest
 
 PROCEDURES: Mapping[str, Procedure] = {
@@ -33,11 +35,11 @@ PROCEDURES: Mapping[str, Procedure] = {
 """Preprocessing, as a build records it -> procedure."""
 
 
-class MedSam(Promptable):
+class MedSam(SlicedPromptable):
     """One served MedSAM or SAM."""
 
     def __init__(self, manifest: Manifest, tools: Tools) -> None:
-        super().__init__(manifest, tools, procedure(manifest), DECLARATION.specs(manifest))
+        super().__init__(manifest, tools, procedure(manifest), DECLARATION.specs(manifest), FOLLOWING)
 
 
 def procedure(manifest: Manifest) -> Procedure:
@@ -53,7 +55,7 @@ class Declaration:
 
     name = "medsam"
     pool = "adaptive"
-    tasks: frozenset[type] = promptable.TASKS
+    tasks: frozenset[type] = promptable.TASKS | {SegmentVolume}
 
     def specs(self, manifest: Manifest) -> Mapping[str, EngineSpec]:
         """part -> spec: image_encoder, mask_decoder, mask_refiner."""

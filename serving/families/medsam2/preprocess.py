@@ -8,6 +8,7 @@ from PIL import Image as Pillow
 
 from serving.domain.image import Image
 from serving.families.medsam2.resample import antialiased
+from serving.families.procedure import ModelInput, Scale
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
@@ -19,11 +20,17 @@ def preprocessing_id(side_px: int) -> str:
     return f"squash-{side_px}-pillow-bicubic-imagenet/1"
 
 
-def prepare(image: Image, side_px: int) -> npt.NDArray[np.float32]:
-    """(1, 3, side, side) float32: the picture as RGB squashed to a square by Pillow's bicubic filter, then normalised."""
+def prepare(image: Image, side_px: int) -> ModelInput:
+    """The picture as RGB squashed to a square by Pillow's bicubic filter, then normalised."""
     picture = Pillow.fromarray(image.pixels).convert("RGB").resize((side_px, side_px), Pillow.Resampling.BICUBIC)
     values = np.asarray(picture, np.float32) / np.float32(255)
-    return np.ascontiguousarray(((values - MEAN) / STD).transpose(2, 0, 1)[None])
+    tensor = np.ascontiguousarray(((values - MEAN) / STD).transpose(2, 0, 1)[None])
+    return ModelInput(tensor, (side_px, side_px))
+
+
+def scale(size_px: tuple[int, int], side_px: int) -> Scale:
+    """Each axis by its own ratio; coordinates keep their fraction (`sam2_video_predictor.py`). `size_px`: (width, height)."""
+    return Scale(side_px / size_px[0], side_px / size_px[1])
 
 
 def prepare_mask(mask: npt.NDArray[np.bool_], side_px: int) -> npt.NDArray[np.float32]:

@@ -21,11 +21,10 @@ from serving.families.medsam2.postprocess import binary_mask
 from serving.families.medsam2.preprocess import prepare
 from serving.families.medsam2.prompts import check
 from serving.families.medsam2.propagate import Object, Propagation
+from serving.families.procedure import ModelInput
 from serving.imaging.volumes import Slices
 from serving.shm import Slot
 from serving.telemetry.stages import Stages
-
-Floats = npt.NDArray[np.float32]
 
 
 class MedSam2Slices:
@@ -86,14 +85,19 @@ class MedSam2Slices:
         del mask
         return number
 
+    def prompt_behind_nothing(self, number: int, prompt: int) -> int:
+        """The object's number."""
+        del prompt
+        return number
+
     async def _fill(self, index: int, slot: Slot) -> None:
-        image = await self._tools.run(partial(self._prepare, index))
+        given = await self._tools.run(partial(self._prepare, index))
         request, timing = self._request, self._stages.timing("encode")
         await self._engines["image_encoder"].infer(
-            {"image": image}, request.deadline, priority=request.priority, slot=slot, timing=timing
+            {"image": given.tensor}, request.deadline, priority=request.priority, slot=slot, timing=timing
         )
 
-    def _prepare(self, index: int) -> Floats:
+    def _prepare(self, index: int) -> ModelInput:
         with self._stages.measure("preprocess"):
             return prepare(Image(self._slices.pixels(index), self._frame), self._side_px)
 

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from transformers import BertConfig, BertModel, SiglipConfig, SiglipModel, SwinConfig, SwinModel
+from transformers import BertConfig, BertModel, CLIPConfig, CLIPModel, SiglipConfig, SiglipModel, SwinConfig, SwinModel
 
-from serving.build.nets import bert, medclip, resnet, siglip, swin
-from serving.build.nets.clip_layout import differences
+from serving.build.nets import bert, biomedclip, clip, medclip, resnet, siglip, swin
+from serving.build.nets.clip_layout import differences, from_hugging_face
 
 META = torch.device("meta")
 
@@ -67,3 +67,58 @@ def test_resnet_50():
     assert "fc.bias" not in state
     # torchvision's ResNet-50 has 320 tensors, its last layer's bias among them.
     assert len(state) == 319
+
+
+def test_clip_vit_b_32_and_chexzero():
+    published = {
+        "positional_embedding": (77, 512),
+        "text_projection": (512, 512),
+        "token_embedding.weight": (49408, 512),
+        "visual.class_embedding": (768,),
+        "visual.positional_embedding": (50, 768),
+        "visual.proj": (768, 512),
+        "visual.conv1.weight": (768, 3, 32, 32),
+        "visual.ln_pre.weight": (768,),
+        "visual.transformer.resblocks.0.attn.in_proj_weight": (2304, 768),
+        "visual.transformer.resblocks.11.attn.out_proj.weight": (768, 768),
+        "visual.transformer.resblocks.0.ln_1.weight": (768,),
+        "visual.transformer.resblocks.0.mlp.c_fc.weight": (3072, 768),
+        "transformer.resblocks.0.attn.in_proj_weight": (1536, 512),
+        "ln_final.weight": (512,),
+        "logit_scale": (),
+    }
+    with META:
+        theirs = CLIPModel(CLIPConfig()).state_dict()
+        converted = from_hugging_face(theirs)
+        config = clip.ClipConfig.from_state_dict(converted)
+        towers = {f"visual.{key}": value for key, value in clip.ImageEncoder(config).state_dict().items()}
+        towers |= clip.TextEncoder(config).state_dict()
+    assert len(theirs) == 398
+    assert len(converted) == 302
+    assert {key: tuple(converted[key].shape) for key in published} == published
+    assert not differences({**towers, "logit_scale": converted["logit_scale"]}, converted)
+
+
+def test_biomedclip():
+    published = {
+        "trunk.cls_token": (1, 1, 768),
+        "trunk.pos_embed": (1, 197, 768),
+        "trunk.patch_embed.proj.weight": (768, 3, 16, 16),
+        "trunk.blocks.11.attn.qkv.weight": (2304, 768),
+        "trunk.blocks.0.attn.proj.weight": (768, 768),
+        "trunk.blocks.0.norm1.weight": (768,),
+        "trunk.blocks.0.mlp.fc1.weight": (3072, 768),
+        "trunk.norm.weight": (768,),
+        "head.proj.weight": (512, 768),
+    }
+    with META:
+        image = biomedclip.ImageTower(biomedclip.Trunk(768, 16, 197, 12, 3072), 768, 512).state_dict()
+        config = bert.BertConfig(30_522, 512, 2, 768, 3072, 12, 12)
+        text = biomedclip.TextTower(config, 640, 512).state_dict()
+    assert {key: tuple(image[key].shape) for key in published} == published
+    # timm's ViT has 152 tensors with its head, whose weight and bias are one projection without a bias here.
+    assert len(image) == 151
+    assert {key: tuple(value.shape) for key, value in below("proj.", text).items()} == {
+        "0.weight": (640, 768),
+        "2.weight": (512, 640),
+    }

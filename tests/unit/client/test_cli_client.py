@@ -34,9 +34,10 @@ def test_segment(run, picture, tmp_path, served):
 
 
 def test_segment_as_json(run, picture, served):
-    result = run("segment", picture, "--point", "3,4", "--point", "5,6,-", "--json")
+    result = run("segment", picture, "--point", "3,4", "--point", "5,6,-", "--json", "--deadline", "200")
     assert json.loads(result.stdout)["masks"][0]["counts"]
     assert [p.positive for p in served.brain.seen[0].task.objects[0].points] == [True, False]
+    assert 100 < served.brain.seen[0].deadline.remaining_s() <= 200
 
 
 def test_classify(run, picture):

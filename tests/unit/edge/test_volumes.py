@@ -139,6 +139,21 @@ def test_the_general_form_is_understood_on_both_fronts(served):
         assert [(p.x, p.positive) for p in points.shown.points] == [(3, True), (5, False)]
 
 
+def test_one_object_is_shown_by_a_box_on_each_slice_on_both_fronts(served):
+    shown = [{"box": [1, 2, z, 20 + z, 30, z], "label": 0} for z in (3, 1, 2)] + [{"box": [1, 0, 5, 4], "slice": 2, "label": 1}]
+    with Client(served.url, token="token-1") as client, GrpcClient(served.address, token="token-1") as other:
+        client.segment_volume(b"V", objects=shown)
+        other.segment_volume(b"V", objects=shown)
+    for task in (request.task for request in served.brain.seen):
+        assert [(each.label, each.first, each.last) for each in task.objects] == [
+            (0, 3, 3),
+            (0, 1, 1),
+            (0, 2, 2),
+            (1, None, None),
+        ]
+        assert task.objects[0].shown.box == Box(1, 2, 23, 30)
+
+
 def test_rle_of_a_mask_is_cocos():
     for mask in (
         np.eye(7, 5) > 0,
@@ -358,6 +373,12 @@ BAD = {
         {"volume": "Vg==", "objects": [{"slice": 1, "mask": {"size": [0, 64], "counts": "0"}}]},
         "objects[0].mask.size",
     ),
+    "a label of two on a slice": (
+        {"volume": "Vg==", "objects": [{"box": BOX, "label": 0}, {"box": BOX, "label": 0}]},
+        "objects",
+    ),
+    "a label of some": ({"volume": "Vg==", "objects": [{"box": BOX, "label": 0}, {"box": BOX}]}, "objects"),
+    "a label too many": ({"volume": "Vg==", "objects": [{"box": BOX, "label": 256}]}, "objects[0].label"),
     "an axis of four": ({"volume": "Vg==", "boxes": [BOX], "axis": 3}, "axis"),
     "an unknown output": ({"volume": "Vg==", "boxes": [BOX], "output": "stl"}, "output"),
     "an unknown field": ({"volume": "Vg==", "boxes": [BOX], "spacing": 1}, "spacing"),

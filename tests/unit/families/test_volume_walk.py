@@ -21,8 +21,8 @@ def item(first, last, key=None):
 class Model:
     """Slices as numbers; a prompt is the list of slices that its chain has seen."""
 
-    def __init__(self, trouble_at=None, hang_at=None, no_mask_at=None):
-        self.no_mask_at = no_mask_at
+    def __init__(self, trouble_at=None, hang_at=None, no_mask_at=None, nothing_at=()):
+        self.no_mask_at, self.nothing_at = no_mask_at, nothing_at
         self.encoded, self.alive, self.decoded, self.kept = [], set(), [], []
         self.trouble_at, self.hang_at = trouble_at, hang_at
 
@@ -57,7 +57,10 @@ class Model:
         return [number]
 
     def next_prompt(self, number, mask):
-        return [number, int(mask[0, 0])]
+        return None if mask[0, 0] in self.nothing_at else [number, int(mask[0, 0])]
+
+    def prompt_behind_nothing(self, number, prompt):
+        return [*prompt, "again"]
 
 
 async def run(work):
@@ -103,6 +106,27 @@ async def test_chains_hand_their_prompts_on_in_both_directions():
     assert [each.done for each in told] == list(range(1, 9))
     assert model.kept == [3]
     assert model.alive == set()
+
+
+async def test_what_follows_an_empty_mask_is_the_model_s_to_say_from_what_it_asked():
+    model = Model(nothing_at=(2, 4))
+    *_, go = walked([item(0, 5)], 8, model)
+    await go
+    assert model.decoded == [
+        (2, [[0]]),
+        (3, [[0, "again"]]),
+        (4, [[0, 3]]),
+        (5, [[0, 3, "again"]]),
+        (1, [[0, "again"]]),
+        (0, [[0, 1]]),
+    ]
+
+
+async def test_an_object_that_is_not_followed_is_asked_for_alike_on_every_slice():
+    model = Model(nothing_at=(3,))
+    *_, go = walked([VolumeObject(SHOWN, 2, 2, 5, follow=False)], 8, model)
+    await go
+    assert model.decoded == [(index, [[0]]) for index in (2, 3, 4, 5)]
 
 
 @pytest.mark.parametrize("model", [Model(trouble_at=5), Model(no_mask_at=5)], ids=["encoding", "decoding"])

@@ -3,12 +3,22 @@ import pytest
 
 from serving.domain.prompt import Box, MaskLogits, ObjectPrompt, Point
 from serving.errors import Fault, Kind
-from serving.families.litemedsam.prompts import check, group, tokens
+from serving.families import prompts
+from serving.families.litemedsam.preprocess import scale
+from serving.families.prompts import check
 
 SIZE = (512, 512)
 BOX = Box(10, 21, 101, 203)
 CLICK, AWAY = Point(11, 31), Point(200, 100, positive=False)
 EARLIER = MaskLogits(np.full((256, 256), 2, np.float32))
+
+
+def tokens(prompt, size_px):
+    return prompts.tokens(prompt, scale(size_px))
+
+
+def group(objects, size_px, **more):
+    return prompts.group(objects, scale(size_px), **more)
 
 
 def test_a_box_is_two_corners_cut_to_whole_pixels():

@@ -3,59 +3,25 @@
 Weights are seeded. The loop is that of CVPR24_LiteMedSAM_infer.py (bowang-lab/MedSAM, branch LiteMedSAM).
 """
 
-import gzip
+from functools import partial
 from itertools import count
 
 import cv2
-import nibabel
 import numpy as np
 import pytest
 import torch
 from arenas import small_arena
 
 from serving.build.nets import litemedsam
-from serving.domain.image import RangeWindow
 from serving.domain.prompt import Box, ObjectPrompt, Point
-from serving.domain.request import Priority
-from serving.domain.volume import (
-    ClassNames,
-    EncodedVolume,
-    KeyMask,
-    SegmentVolume,
-    VolumeAccepted,
-    VolumeObject,
-    VolumeProgress,
-)
-from serving.embeddings.store import FeaturesStore
-from serving.engines.fake import FakeEngine
+from serving.domain.volume import ClassNames, KeyMask, VolumeAccepted, VolumeObject, VolumeProgress
 from serving.errors import Fault, Kind
-from serving.families.family import Tools
 from serving.families.litemedsam.family import DECLARATION
-from serving.families.litemedsam.volume import LiteMedSamSlices
-from serving.imaging import volumes
-from serving.settings import LimitSettings, VolumeSettings
-from serving.telemetry.stages import Stages
+from serving.families.volume_slices import PromptableSlices
 from tests.unit.families import fixtures
+from tests.unit.families.sliced import COLUMNS, DEPTH, PARTS, ROWS, SLOT_BYTES, Served, objects, scan
 
-MANIFEST = fixtures.manifest("litemedsam", "adaptive", ("image_encoder", "mask_decoder", "mask_refiner"))
-COLUMNS, ROWS, DEPTH = 60, 44, 9
-SLOT_BYTES = 4 * 256 * 64 * 64
-
-
-class ArenaEngine(FakeEngine):
-    """A fake whose Features are one float32 tensor that really lies in the arena's slot."""
-
-    arena = None
-
-    async def infer(self, inputs, deadline, *, slot=None, **more):
-        assert more["priority"] is Priority.BULK
-        view = self.arena.view(slot).view(np.float32).reshape(1, 256, 64, 64)
-        if self.spec.reads:
-            self.held[slot.index, slot.generation] = {"features": view}
-            return await super().infer(inputs, deadline, slot=slot, **more)
-        await super().infer(inputs, deadline, slot=slot, **more)
-        view[:] = self.held.pop((slot.index, slot.generation))["features"]
-        return {}
+MANIFEST = fixtures.manifest("litemedsam", "adaptive", PARTS)
 
 
 @pytest.fixture(scope="module")
@@ -83,14 +49,6 @@ def features_of(lite, tensor):
 def decoded(lite, features, points, labels):
     sparse = lite.prompt_encoder(torch.from_numpy(np.array(points, np.float32)), torch.from_numpy(np.array(labels)))
     return litemedsam.Decode(lite)(torch.from_numpy(np.array(features)), sparse)[0].numpy()
-
-
-def scan():
-    """(columns, rows, slices) uint8: a bright tube that wanders, with noise."""
-    rng = np.random.default_rng(5)
-    x, y = np.mgrid[:COLUMNS, :ROWS]
-    slices = [90 * (np.hypot(x - 20 - 2 * z, y - 18 - z) < 4 + z) + rng.normal(70, 12, x.shape) for z in range(DEPTH)]
-    return np.stack(slices, axis=2).clip(0, 255).astype(np.uint8)
 
 
 def upstream(lite, volume, boxes):
@@ -134,61 +92,11 @@ def upstream(lite, volume, boxes):
 BOXES = [(14, 10, 0, 34, 30, 8), (20, 16, 3, 50, 40, 8), (5, 5, 1, 20, 20, 2), (22, 12, 0, 40, 34, 4)]
 
 
-class Served:
-    """The family over a real arena of few slots."""
-
-    def __init__(self, lite, arena, kept_bytes):
-        self.told, self.engines = [], {}
-
-        def encode(inputs):
-            return {"features": features_of(lite, inputs["image"])}
-
-        def decode(inputs):
-            return {"mask": decoded(lite, inputs["features"], inputs["points"][0], inputs["labels"][0])[None]}
-
-        def engine(spec, record):
-            made = ArenaEngine(spec, encode if spec.writes else decode)
-            made.arena = arena
-            self.engines[spec.name.removeprefix("litemedsam_")] = made
-            return made
-
-        async def run(work):
-            return work()
-
-        def read(encoded):
-            return volumes.read(encoded, LimitSettings(), VolumeSettings())
-
-        store = FeaturesStore(arena, 60)
-        self.family = DECLARATION.open(
-            MANIFEST, Tools(engine, None, run, store, read_volume=read, kept_features_bytes=kept_bytes)
-        )
-
-    async def ask(self, objects, **more):
-        volume = nibabel.Nifti1Image(scan(), np.diag([2.0, 1.0, 3.0, 1.0])).to_bytes()
-        task = SegmentVolume(EncodedVolume((volume,), window=RangeWindow(0, 255)), objects, **more)
-        request = fixtures.request(task)
-        object.__setattr__(request, "priority", Priority.BULK)
-
-        async def tell(event):
-            self.told.append(event)
-
-        answer = await self.family.answer_volume(request, Stages(), tell)
-        self.answer = answer
-        image = nibabel.Nifti1Image.from_bytes(gzip.decompress(answer.data))
-        return np.asarray(image.dataobj).transpose(2, 1, 0)
-
-    def calls(self, part):
-        return self.engines[part].calls
-
-
 @pytest.fixture
 def served(lite):
     with small_arena(slots=6, slot_bytes=SLOT_BYTES) as arena:
-        yield lambda kept_bytes=0: Served(lite, arena, kept_bytes)
-
-
-def objects(boxes):
-    return tuple(VolumeObject(ObjectPrompt(box=Box(x0, y0, x1, y1)), first=z0, last=z1) for x0, y0, z0, x1, y1, z1 in boxes)
+        how = partial(features_of, lite), partial(decoded, lite)
+        yield lambda kept_bytes=0: Served(DECLARATION, MANIFEST, arena, kept_bytes, *how)
 
 
 async def test_one_object_at_a_time_is_upstream_s_loop_exactly(lite, served):
@@ -230,13 +138,13 @@ async def test_a_key_slice_without_an_extent_is_followed_until_the_mask_ends(ser
     mine = served()
     key = VolumeObject(ObjectPrompt(box=Box(14, 10, 34, 30)), key=4)
     seen = count(1)
-    whole = LiteMedSamSlices.mask
+    whole = PromptableSlices.mask
 
     def ending(self, said):
         mask = whole(self, said)
         return mask if next(seen) < 3 else np.zeros_like(mask)
 
-    monkeypatch.setattr(LiteMedSamSlices, "mask", ending)
+    monkeypatch.setattr(PromptableSlices, "mask", ending)
     found = await mine.ask((key,))
     # 4 and 5 show it, 6 does not and ends the way up; 3, next to the key slice, does not and ends the way down.
     assert [z for z in range(DEPTH) if found[z].any()] == [4, 5]

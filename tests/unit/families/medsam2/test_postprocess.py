@@ -61,12 +61,12 @@ def test_memories_are_rounded_as_pytorch_rounds():
 def test_a_picture_is_squashed_and_normalised():
     gray = np.zeros((40, 80), np.uint8)
     gray[:, 40:] = 255
-    found = prepare(Image(gray, Frame((80, 40))), 64)
+    found = prepare(Image(gray, Frame((80, 40))), 64).tensor
     assert found.shape == (1, 3, 64, 64)
     assert found.dtype == np.float32
     assert found[0, :, 0, 0] == pytest.approx(-np.array([0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225], rel=1e-6)
     assert found[0, :, 0, -1] == pytest.approx((1 - np.array([0.485, 0.456, 0.406])) / [0.229, 0.224, 0.225], rel=1e-6)
-    colour = prepare(Image(np.repeat(gray[..., None], 3, axis=2), Frame((80, 40))), 64)
+    colour = prepare(Image(np.repeat(gray[..., None], 3, axis=2), Frame((80, 40))), 64).tensor
     assert (colour == found).all()
 
 
