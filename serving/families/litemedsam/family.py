@@ -19,6 +19,7 @@ from serving.families.procedure import Procedure
 from serving.families.promptable import Promptable
 from serving.families.volume_answer import Tell
 from serving.families.volume_answer import answer as answer_volume
+from serving.imaging.volume import Volume
 from serving.imaging.volumes import Slices
 from serving.manifest import Manifest
 from serving.telemetry.stages import Stages
@@ -34,7 +35,7 @@ class LiteMedSam(Promptable):
     def __init__(self, manifest: Manifest, tools: Tools) -> None:
         super().__init__(manifest, tools, PROCEDURE, DECLARATION.specs(manifest))
 
-    async def answer_volume(self, request: Request, stages: Stages, tell: Tell) -> VolumeAnswer:
+    async def answer_volume(self, request: Request, stages: Stages, tell: Tell, volume: Volume | None = None) -> VolumeAnswer:
         """Masks on every slice, as upstream's loop gives them. Raises Fault."""
         aside = Aside(self._store.arena, self._tools.kept_features_bytes)
         parts = Parts(self._image_encoder, self._mask_decoder, self._mask_refiner, aside)
@@ -42,7 +43,7 @@ class LiteMedSam(Promptable):
         def on_slices(slices: Slices, objects: tuple[VolumeObject, ...]) -> LiteMedSamSlices:
             return LiteMedSamSlices(slices, objects, parts, self._tools, request, stages)
 
-        return await answer_volume(request, self._tools, self._info, stages, tell, on_slices)
+        return await answer_volume(request, self._tools, self._info, stages, tell, on_slices, volume)
 
 
 class Declaration:

@@ -32,6 +32,7 @@ from serving.families.medsam2.volume import MedSam2Slices
 from serving.families.volume_answer import Tell
 from serving.families.volume_answer import answer as answer_volume
 from serving.imaging import masks
+from serving.imaging.volume import Volume
 from serving.imaging.volumes import Slices
 from serving.manifest import Manifest
 from serving.shm import Slot
@@ -76,14 +77,14 @@ class MedSam2:
             case _:
                 raise Fault(Kind.INVALID, f"{self._manifest.model} takes boxes, points or a mask", param="model")
 
-    async def answer_volume(self, request: Request, stages: Stages, tell: Tell) -> VolumeAnswer:
+    async def answer_volume(self, request: Request, stages: Stages, tell: Tell, volume: Volume | None = None) -> VolumeAnswer:
         """Masks on every slice, by propagation in both directions. Raises Fault."""
         aside = Aside(self._store.arena, self._tools.kept_features_bytes)
 
         def on_slices(slices: Slices, objects: tuple[VolumeObject, ...]) -> MedSam2Slices:
             return MedSam2Slices(slices, objects, self._engines, aside, self._side_px, self._tools, request, stages)
 
-        return await answer_volume(request, self._tools, self._info, stages, tell, on_slices)
+        return await answer_volume(request, self._tools, self._info, stages, tell, on_slices, volume)
 
     async def _segment(self, task: Segment, request: Request, stages: Stages) -> Answer:
         check(task.objects)
