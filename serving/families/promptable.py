@@ -16,6 +16,7 @@ from serving.domain.answer import Answer, Encoded, Mask, Masks
 from serving.domain.image import EncodedImage, Frame, ImageHandle
 from serving.domain.prompt import LOGITS_SIDE_PX, ObjectPrompt
 from serving.domain.request import Encode, Lookup, Request, Segment
+from serving.embeddings.aside import Aside
 from serving.embeddings.keys import features_key, handle_of
 from serving.embeddings.shared import Shared
 from serving.embeddings.store import Features, FeaturesStore, Outcome, Subject
@@ -24,6 +25,7 @@ from serving.errors import Fault, Kind, SetupError
 from serving.families.family import Tools
 from serving.families.procedure import ModelInput, Procedure
 from serving.families.prompts import OBJECTS_A_CALL, Group, check, group
+from serving.families.sam_slices import Parts
 from serving.imaging import masks
 from serving.manifest import Manifest
 from serving.shm import Slot
@@ -157,6 +159,11 @@ class Promptable:
             timing=stages.timing("decode_mask"),
         )
         return out[names[0]][0], out[names[1]][0]
+
+    def _slice_parts(self) -> Parts:
+        """What a volume's slices are answered with; their Features lie beside the images'."""
+        aside = Aside(self._store.arena, self._tools.kept_features_bytes)
+        return Parts(self._image_encoder, self._mask_decoder, self._mask_refiner, self._procedure, aside)
 
     def _handle(self, features: Features, expires_in_s: float) -> Encoded:
         return Encoded(features.handle, features.frame, expires_in_s)

@@ -7,14 +7,13 @@ from typing import Any
 
 from serving.domain.request import Request
 from serving.domain.volume import SegmentVolume, VolumeAnswer, VolumeObject
-from serving.embeddings.aside import Aside
 from serving.engines.engine import EngineSpec
 from serving.families import promptable
 from serving.families.family import Family, Tools
 from serving.families.litemedsam import engines
 from serving.families.litemedsam.postprocess import binary_mask
 from serving.families.litemedsam.preprocess import PREPROCESSING_ID, SIDE_PX, prepare, scale
-from serving.families.litemedsam.volume import LiteMedSamSlices, Parts
+from serving.families.litemedsam.volume import LiteMedSamSlices
 from serving.families.procedure import Procedure
 from serving.families.promptable import Promptable
 from serving.families.volume_answer import Tell
@@ -37,8 +36,7 @@ class LiteMedSam(Promptable):
 
     async def answer_volume(self, request: Request, stages: Stages, tell: Tell, volume: Volume | None = None) -> VolumeAnswer:
         """Masks on every slice, as upstream's loop gives them. Raises Fault."""
-        aside = Aside(self._store.arena, self._tools.kept_features_bytes)
-        parts = Parts(self._image_encoder, self._mask_decoder, self._mask_refiner, aside)
+        parts = self._slice_parts()
 
         def on_slices(slices: Slices, objects: tuple[VolumeObject, ...]) -> LiteMedSamSlices:
             return LiteMedSamSlices(slices, objects, parts, self._tools, request, stages)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from serving.domain.request import Request
+from serving.domain.volume import VolumeAnswer, VolumeObject
 from serving.engines.engine import EngineSpec
 from serving.errors import SetupError
 from serving.families import promptable
@@ -23,7 +25,13 @@ from serving.families.medsam.preprocess import (
 )
 from serving.families.procedure import Procedure
 from serving.families.promptable import Promptable
+from serving.families.sam_slices import SamSlices
+from serving.families.volume_answer import Tell
+from serving.families.volume_answer import answer as answer_volume
+from serving.imaging.volume import Volume
+from serving.imaging.volumes import Slices
 from serving.manifest import Manifest
+from serving.telemetry.stages import Stages
 
 PROCEDURES: Mapping[str, Procedure] = {
     "sam": Procedure(LONGEST_SIDE_ID, SIDE_PX, longest_side, longest_side_scale, sam_mask),
@@ -34,10 +42,24 @@ PROCEDURES: Mapping[str, Procedure] = {
 
 
 class MedSam(Promptable):
-    """One served MedSAM or SAM."""
+    """One served MedSAM or SAM. `walks`: it takes the boxes that another model found on a volume's slices, and their labels.
+
+    It follows nothing from slice to slice, so that volumes are not among its tasks.
+    """
+
+    walks = True
 
     def __init__(self, manifest: Manifest, tools: Tools) -> None:
         super().__init__(manifest, tools, procedure(manifest), DECLARATION.specs(manifest))
+
+    async def answer_volume(self, request: Request, stages: Stages, tell: Tell, volume: Volume | None = None) -> VolumeAnswer:
+        """Masks of objects that are shown on each of their slices. Raises Fault."""
+        parts = self._slice_parts()
+
+        def on_slices(slices: Slices, objects: tuple[VolumeObject, ...]) -> SamSlices:
+            return SamSlices(slices, objects, parts, self._tools, request, stages)
+
+        return await answer_volume(request, self._tools, self._info, stages, tell, on_slices, volume)
 
 
 def procedure(manifest: Manifest) -> Procedure:
