@@ -25,6 +25,7 @@ from serving.errors import Fault, Kind, SetupError
 from serving.families.family import Tools
 from serving.families.procedure import ModelInput, Procedure
 from serving.families.prompts import OBJECTS_A_CALL, Group, check, group
+from serving.families.sam_engines import decoder_call
 from serving.families.sam_slices import Parts
 from serving.imaging import masks
 from serving.manifest import Manifest
@@ -52,8 +53,7 @@ class Promptable:
         self._preparing = Shared[tuple[Frame, ModelInput]]()
         opened = {part: tools.engine(spec, manifest.engines[part][0]) for part, spec in specs.items()}
         self._image_encoder: Engine = opened["image_encoder"]
-        self._mask_decoder: Engine = opened["mask_decoder"]
-        self._mask_refiner: Engine = opened["mask_refiner"]
+        self._decoders = {part: opened[part] for part in ("mask_decoder", "mask_refiner")}
 
     @property
     def manifest(self) -> Manifest:
@@ -144,13 +144,9 @@ class Promptable:
         self, members: Group, features: Features, multimask: bool, request: Request, stages: Stages
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Logits (P, M, 256, 256) and IoU estimates (P, M) float32 of a group; M is 3 with `multimask`, else 1."""
-        given: dict[str, npt.NDArray[Any]] = {"points": members.points[None], "labels": members.labels[None]}
-        engine = self._mask_decoder
-        if members.logits is not None:
-            given["logits"] = members.logits[None]
-            engine = self._mask_refiner
+        part, given = decoder_call(members.points, members.labels, members.logits)
         names = ("masks", "ious") if multimask else ("mask", "iou")
-        out = await engine.infer(
+        out = await self._decoders[part].infer(
             given,
             request.deadline,
             outputs=names,
@@ -163,7 +159,7 @@ class Promptable:
     def _slice_parts(self) -> Parts:
         """What a volume's slices are answered with; their Features lie beside the images'."""
         aside = Aside(self._store.arena, self._tools.kept_features_bytes)
-        return Parts(self._image_encoder, self._mask_decoder, self._mask_refiner, self._procedure, aside)
+        return Parts(self._image_encoder, self._decoders, self._procedure, aside)
 
     def _handle(self, features: Features, expires_in_s: float) -> Encoded:
         return Encoded(features.handle, features.frame, expires_in_s)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,6 +20,7 @@ from serving.errors import Fault, Kind
 from serving.families.family import Tools
 from serving.families.procedure import ModelInput, Procedure
 from serving.families.prompts import OBJECTS_A_CALL, Token, check, tokens
+from serving.families.sam_engines import decoder_call
 from serving.imaging.volumes import Slices
 from serving.shm import Slot
 from serving.telemetry.stages import Stages
@@ -37,11 +38,10 @@ class Spelled:
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """The model's engines, how it sees a picture, and where its Features go."""
+    """The model's engines, how it sees a picture, and where its Features go. `decoders`: mask_decoder and mask_refiner."""
 
     image_encoder: Engine
-    mask_decoder: Engine
-    mask_refiner: Engine
+    decoders: Mapping[str, Engine]
     procedure: Procedure
     aside: Aside
 
@@ -122,21 +122,15 @@ class SamSlices:
 
     async def _call(self, features: Slot, prompts: Sequence[Spelled]) -> npt.NDArray[np.float32]:
         table = np.asarray([each.tokens for each in prompts], np.float64)
-        given: dict[str, npt.NDArray[Any]] = {
-            "points": table[None, ..., :2].astype(np.float32),
-            "labels": table[None, ..., 2].astype(np.int64),
-        }
-        engine = self._parts.mask_decoder
         earlier = [each.logits for each in prompts if each.logits is not None]
-        if earlier:
-            given["logits"] = np.stack(earlier)[None, :, None].astype(np.float32)
-            engine = self._parts.mask_refiner
+        logits = np.stack(earlier)[:, None].astype(np.float32) if earlier else None
+        part, given = decoder_call(table[..., :2].astype(np.float32), table[..., 2].astype(np.int64), logits)
         request, timing = self._request, self._stages.timing("decode_mask")
-        out = await engine.infer(
+        out = await self._parts.decoders[part].infer(
             given, request.deadline, outputs=("mask",), priority=request.priority, slot=features, timing=timing
         )
-        logits: npt.NDArray[np.float32] = out["mask"][0][:, 0]
-        return logits
+        found: npt.NDArray[np.float32] = out["mask"][0][:, 0]
+        return found
 
 
 def _alike(prompts: Sequence[Spelled]) -> list[list[int]]:

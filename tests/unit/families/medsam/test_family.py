@@ -88,6 +88,7 @@ async def test_clicks_earlier_logits_and_three_candidates(served):
     assert clicks["labels"].tolist() == [[[1, 0, -1]]]
     assert refiner == "mask_refiner"
     assert refined["logits"].shape == (1, 1, 1, 256, 256)
+    assert refined["earlier"].tolist() == [[1]]
     with pytest.raises(Fault, match="need a box or a point"):
         await opening("july-2023").answer(fixtures.request(Segment(WIDE, (ObjectPrompt(logits=EARLIER),))), Stages())
 
