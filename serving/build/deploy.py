@@ -30,6 +30,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "points": (0, 256),
     "labels": (2, 4),
     "logits": (-8, 8),
+    "earlier": (0, 1),
     "tokens": (1, 32),
 }
 """Of a self-check's inputs, by name: least value, and greatest (integers: the one after it). Labels: a box's corners."""

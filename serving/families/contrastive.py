@@ -12,9 +12,8 @@ from typing import Any, Literal, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from serving.domain.answer import Embeddings
 from serving.domain.image import EncodedImage, Image, ImageSource
-from serving.domain.request import Embed, Request
+from serving.domain.request import Request
 from serving.embeddings.keys import features_key
 from serving.embeddings.vectors import Outcome
 from serving.engines.engine import Engine, EngineSpec
@@ -149,14 +148,6 @@ def open_towers(
         return Towers(*opened, tokenizer, context_length, digest, tools, LabelTables(digest), padding)
 
     return tuple(pair(image, text) for image, text in zip(images, texts, strict=True))
-
-
-async def embed(task: Embed, pictures: Pictures, request: Request, stages: Stages) -> tuple[Embeddings, Outcome | Literal[""]]:
-    """One unit vector of the first checkpoint for each image or text of the task. Raises Fault."""
-    if task.images:
-        vectors, outcome = await pictures.vectors(task.images, request, stages)
-        return Embeddings(vectors[:, 0]), outcome
-    return Embeddings(await pictures.towers[0].texts(task.texts, request, stages)), ""
 
 
 async def in_time(request: Request, work: Awaitable[T]) -> T:

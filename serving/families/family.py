@@ -62,10 +62,15 @@ class VolumeFamily(Family, Protocol):
     """A model that also answers `SegmentVolume`: its declaration's `tasks` hold it."""
 
     async def answer_volume(
-        self, request: Request, stages: Stages, tell: Callable[[VolumeEvent], Awaitable[None]]
+        self,
+        request: Request,
+        stages: Stages,
+        tell: Callable[[VolumeEvent], Awaitable[None]],
+        volume: Volume | None = None,
     ) -> VolumeAnswer:
         """The masks of a whole volume. `tell` is given VolumeAccepted once the volume is read and its prompts fit, then one
-        VolumeProgress a slice, in the order of the work. Raises Fault; for a wrong request before VolumeAccepted.
+        VolumeProgress a slice, in the order of the work. `volume`: the request's, where another model has read it already.
+        Raises Fault; for a wrong request before VolumeAccepted.
         """
         ...
 

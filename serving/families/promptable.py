@@ -24,6 +24,7 @@ from serving.errors import Fault, Kind, SetupError
 from serving.families.family import Tools
 from serving.families.procedure import ModelInput, Procedure
 from serving.families.prompts import OBJECTS_A_CALL, Group, check, group
+from serving.families.sam_engines import Call, decoder_call
 from serving.imaging import masks
 from serving.manifest import Manifest
 from serving.shm import Slot
@@ -148,14 +149,14 @@ class Promptable:
         out = await self._ask(members, features, names, request, stages)
         return out[names[0]][0], out[names[1]][0]
 
+    def _call(self, members: Group) -> Call:
+        """The engine for a group, and what it is given."""
+        return decoder_call(members.points, members.labels, members.logits)
+
     async def _ask(
         self, members: Group, features: Features, outputs: tuple[str, ...], request: Request, stages: Stages
     ) -> dict[str, npt.NDArray[Any]]:
-        """A group's decoder call: of the refiner where there are earlier logits."""
-        given: dict[str, npt.NDArray[Any]] = {"points": members.points[None], "labels": members.labels[None]}
-        part = "mask_decoder"
-        if members.logits is not None:
-            given["logits"], part = members.logits[None], "mask_refiner"
+        part, given = self._call(members)
         return await self._engines[part].infer(
             given,
             request.deadline,

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
 from serving.engines.engine import EngineSpec, TensorSpec
 from serving.families.prompts import OBJECTS_A_CALL
 from serving.manifest import Manifest, engine_name
@@ -22,6 +27,8 @@ OBJECTS, TOKENS = (1, 1, OBJECTS_A_CALL), (2, 2, 66)
 POINTS = TensorSpec("points", "float32", (-1, -1, 2), (OBJECTS, TOKENS))
 LABELS = TensorSpec("labels", "int64", (-1, -1), (OBJECTS, TOKENS))
 LOGITS = TensorSpec("logits", "float32", (-1, 1, 256, 256), (OBJECTS,))
+EARLIER = TensorSpec("earlier", "float32", (-1,), (OBJECTS,))
+"""1 for an object whose logits are an earlier answer's, 0 for one that has none."""
 MASKS = (
     TensorSpec("mask", "float32", (-1, 1, 256, 256)),
     TensorSpec("iou", "float32", (-1, 1)),
@@ -32,6 +39,28 @@ MASKS = (
 
 ENCODER_BATCH = 4
 """Images in one encoder call, on a GPU."""
+
+FOLDED_TOKENS = 24
+"""Most tokens of an object for which the folded decoder is the cheaper graph (docs/decisions/0030)."""
+
+Call = tuple[str, dict[str, npt.NDArray[Any]]]
+
+
+def decoder_call(
+    points: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], logits: npt.NDArray[np.float32] | None
+) -> Call:
+    """The engine for one call on one image's objects, mask_decoder or mask_refiner, and what it is given.
+
+    `points` (P, N, 2), `labels` (P, N); `logits` (P, 1, 256, 256) of earlier answers, or None. Earlier answers need the
+    refiner. Many tokens go to it because SAM's own decoder costs less there than the folded one; their masks are the same.
+    """
+    given: dict[str, npt.NDArray[Any]] = {"points": points[None], "labels": labels[None]}
+    if logits is None and points.shape[1] <= FOLDED_TOKENS:
+        return "mask_decoder", given
+    objects = len(points)
+    given["logits"] = np.zeros((1, objects, 1, 256, 256), np.float32) if logits is None else logits[None]
+    given["earlier"] = np.full((1, objects), logits is not None, np.float32)
+    return "mask_refiner", given
 
 
 def specs(manifest: Manifest, side_px: int) -> dict[str, EngineSpec]:
@@ -45,5 +74,5 @@ def specs(manifest: Manifest, side_px: int) -> dict[str, EngineSpec]:
     return {
         "image_encoder": EngineSpec(encoder, (image,), (), max_batch=ENCODER_BATCH, writes=FEATURES),
         "mask_decoder": spec("mask_decoder", (POINTS, LABELS), FEATURES),
-        "mask_refiner": spec("mask_refiner", (POINTS, LABELS, LOGITS), FEATURES[:1]),
+        "mask_refiner": spec("mask_refiner", (POINTS, LABELS, LOGITS, EARLIER), FEATURES[:1]),
     }

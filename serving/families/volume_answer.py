@@ -22,6 +22,7 @@ from serving.domain.volume import (
 from serving.errors import Fault, Kind, SetupError
 from serving.families.family import Tools
 from serving.families.volume_walk import SliceModel, Walk
+from serving.imaging.volume import Volume
 from serving.imaging.volume_file import Collector
 from serving.imaging.volumes import Slices
 from serving.telemetry.stages import Stages
@@ -31,13 +32,24 @@ Open = Callable[[Slices, tuple[VolumeObject, ...]], SliceModel[Any, Any]]
 """The model on one volume: its slices as pictures, and the objects that were checked against it."""
 
 
-async def answer(request: Request, tools: Tools, info: ModelInfo, stages: Stages, tell: Tell, open_model: Open) -> VolumeAnswer:
-    """Masks of all objects on all their slices. `tell` is given VolumeAccepted, then VolumeProgress. Raises Fault."""
+async def answer(
+    request: Request,
+    tools: Tools,
+    info: ModelInfo,
+    stages: Stages,
+    tell: Tell,
+    open_model: Open,
+    volume: Volume | None = None,
+) -> VolumeAnswer:
+    """Masks of all objects on all their slices. `tell` is given VolumeAccepted, then VolumeProgress. Raises Fault.
+
+    `volume`: the request's, where it is read already.
+    """
     task = request.task
     if not isinstance(task, SegmentVolume) or tools.read_volume is None:
         raise SetupError(f"model {info.name} was asked for a volume without the means to read one")
     objects = objects_of(task, info.name)
-    slices = await tools.run(partial(read, task, tools, stages))
+    slices = await tools.run(partial(_slices, task, tools, stages, volume))
     for item in objects:
         item.within(slices.frame, task.axis)
     walk = Walk(objects, slices.frame.slices(task.axis), open_model(slices, objects), tools.run, request.deadline)
@@ -60,11 +72,16 @@ def objects_of(task: SegmentVolume, model: str) -> tuple[VolumeObject, ...]:
     return task.objects
 
 
-def read(task: SegmentVolume, tools: Tools, stages: Stages) -> Slices:
-    """The volume's slices as pictures. Blocking. Raises Fault."""
+def read(task: SegmentVolume, tools: Tools, stages: Stages) -> Volume:
+    """The voxels. Blocking. Raises Fault."""
     assert tools.read_volume is not None
     with stages.measure("decode"):
-        volume = tools.read_volume(task.volume)
+        return tools.read_volume(task.volume)
+
+
+def _slices(task: SegmentVolume, tools: Tools, stages: Stages, volume: Volume | None) -> Slices:
+    """The volume's slices as pictures. Blocking. Raises Fault."""
+    volume = volume or read(task, tools, stages)
     with stages.measure("preprocess"):
         return Slices(volume, task.volume.window, task.axis)
 

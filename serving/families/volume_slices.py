@@ -20,8 +20,10 @@ from serving.families.family import Tools
 from serving.families.procedure import ModelInput, Procedure
 from serving.families.promptable import Promptable
 from serving.families.prompts import BOTTOM_RIGHT, OBJECTS_A_CALL, TOP_LEFT, Token, check, tokens
+from serving.families.sam_engines import decoder_call
 from serving.families.volume_answer import Tell
 from serving.families.volume_answer import answer as answer_volume
+from serving.imaging.volume import Volume
 from serving.imaging.volumes import Slices
 from serving.manifest import Manifest
 from serving.shm import Slot
@@ -68,7 +70,7 @@ class SlicedPromptable(Promptable):
         super().__init__(manifest, tools, procedure, specs)
         self._following = following
 
-    async def answer_volume(self, request: Request, stages: Stages, tell: Tell) -> VolumeAnswer:
+    async def answer_volume(self, request: Request, stages: Stages, tell: Tell, volume: Volume | None = None) -> VolumeAnswer:
         """Masks on every slice, as the publication's loop gives them. Raises Fault."""
         aside = Aside(self._store.arena, self._tools.kept_features_bytes)
 
@@ -76,7 +78,7 @@ class SlicedPromptable(Promptable):
             how = self._procedure, self._following, self._engines, aside
             return PromptableSlices(slices, objects, *how, self._tools, request, stages)
 
-        return await answer_volume(request, self._tools, self._info, stages, tell, on_slices)
+        return await answer_volume(request, self._tools, self._info, stages, tell, on_slices, volume)
 
 
 class PromptableSlices:
@@ -158,14 +160,9 @@ class PromptableSlices:
 
     async def _call(self, features: Slot, prompts: Sequence[Spelled]) -> npt.NDArray[np.float32]:
         table = np.asarray([each.tokens for each in prompts], np.float64)
-        given: dict[str, npt.NDArray[Any]] = {
-            "points": table[None, ..., :2].astype(np.float32),
-            "labels": table[None, ..., 2].astype(np.int64),
-        }
-        part = "mask_decoder"
         earlier = [each.logits for each in prompts if each.logits is not None]
-        if earlier:
-            given["logits"], part = np.stack(earlier)[None, :, None].astype(np.float32), "mask_refiner"
+        held = np.stack(earlier)[:, None].astype(np.float32) if earlier else None
+        part, given = decoder_call(table[..., :2].astype(np.float32), table[..., 2].astype(np.int64), held)
         request, timing = self._request, self._stages.timing("decode_mask")
         out = await self._engines[part].infer(
             given, request.deadline, outputs=("mask",), priority=request.priority, slot=features, timing=timing

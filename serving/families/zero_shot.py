@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serving.domain.answer import Answer, Embeddings, Scores
+from serving.domain.answer import Scores
 from serving.domain.request import Classify, Embed, Request
+from serving.embeddings.vectors import Outcome
 from serving.engines.engine import EngineSpec
 from serving.errors import Fault, Kind
-from serving.families.contrastive import Padding, Pictures, Prepare, embed, open_towers, option
+from serving.families.contrastive import Padding, Pictures, Prepare, open_towers, option
+from serving.families.contrastive_model import ContrastiveModel
 from serving.families.family import Family, Tools
 from serving.families.labels import MAX_SENTENCES, check_sentences
 from serving.manifest import Manifest
@@ -44,37 +46,18 @@ class Procedure:
     padding: Padding = "cut"
 
 
-class ZeroShot:
+class ZeroShot(ContrastiveModel):
     """One served model."""
 
     def __init__(self, manifest: Manifest, tools: Tools, procedure: Procedure) -> None:
-        self._manifest = manifest
-        self._info = manifest.info()
         self._procedure = procedure
         self._towers = open_towers(manifest, tools, procedure.specs, padding=procedure.padding)[0]
         self._templates = templates_of(manifest, procedure)
         self._score = procedure.score(manifest)
         prepare, name = procedure.prepare(manifest)
-        self._pictures = Pictures((self._towers,), prepare, name, tools)
+        super().__init__(manifest, Pictures((self._towers,), prepare, name, tools))
 
-    @property
-    def manifest(self) -> Manifest:
-        """The built model behind it."""
-        return self._manifest
-
-    async def answer(self, request: Request, stages: Stages) -> Answer:
-        """Scores for Classify, vectors for Embed. Raises Fault."""
-        result: Scores | Embeddings
-        match request.task:
-            case Classify() as task:
-                result, features = await self._classify(task, request, stages)
-            case Embed() as task:
-                result, features = await embed(task, self._pictures, request, stages)
-            case _:
-                raise Fault(Kind.INVALID, f"{self._manifest.model} takes labels or texts, not visual prompts", param="model")
-        return Answer(result, self._info, stages.seconds, features)
-
-    async def _classify(self, task: Classify, request: Request, stages: Stages) -> tuple[Scores, str]:
+    async def _classify(self, task: Classify, request: Request, stages: Stages) -> tuple[Scores, Outcome]:
         if task.labels.negatives:
             raise Fault(Kind.INVALID, "this model has no negative templates: leave them out", param="negative_templates")
         templates = task.labels.templates or self._templates

@@ -22,6 +22,7 @@ from serving.demonstration.prepare import PROCEDURES, prepared
 from serving.domain.image import EncodedImage, PercentileWindow, View
 from serving.families.litemedsam.postprocess import binary_mask
 from serving.families.litemedsam.preprocess import prepare
+from serving.families.sam_engines import FOLDED_TOKENS
 from serving.imaging.decode import decode
 from serving.settings import LimitSettings, load
 
@@ -36,15 +37,15 @@ def lite():
 
 
 @torch.inference_mode()
-def pytorch_mask(lite, encoded, box):
-    """The stock modules on the same preprocessing: logits -> mask (rows, columns) bool."""
+def pytorch_mask(lite, encoded, box, clicks=()):
+    """The stock modules on the same preprocessing: logits -> mask (rows, columns) bool. `clicks`: x, y, label each."""
     image = decode(encoded, LimitSettings())
     given = prepare(image)
     width, height = image.frame.size_px
-    corners = np.array(box, np.float32).reshape(1, 2, 2) * (256 / max(width, height))
-    labels = torch.tensor([[litemedsam.TOP, litemedsam.BOTTOM]])
+    places = np.array([*(click[:2] for click in clicks), box[:2], box[2:]], np.float32) * (256 / max(width, height))
+    labels = torch.tensor([[*(click[2] for click in clicks), litemedsam.TOP, litemedsam.BOTTOM]])
     features = lite.image_encoder(torch.from_numpy(given.tensor))
-    sparse = lite.prompt_encoder(torch.from_numpy(corners), labels)
+    sparse = lite.prompt_encoder(torch.from_numpy(places[None]), labels)
     logits = litemedsam.Decode(lite)(features, sparse)[0][0, 0].numpy()
     return binary_mask(logits, given.content_px, (width, height))
 
@@ -70,6 +71,19 @@ def test_masks_flip_at_most_one_pixel_in_ten_thousand(server, lite):
             flipped += (served != expected).sum()
             pixels += served.size
     assert flipped / pixels <= 1e-4
+
+
+@pytest.mark.parametrize("tokens", [FOLDED_TOKENS, FOLDED_TOKENS + 1], ids=["folded", "not folded"])
+def test_a_crowd_of_clicks_gets_the_mask_that_pytorch_gives(server, lite, tokens):
+    encoded, (x0, y0, x1, y1), data, said = list(pictures())[-1]
+    draw_from = np.random.default_rng(0)
+    places = draw_from.uniform((x0, y0), (x1, y1), (tokens - 2, 2)).tolist()
+    clicks = [[x, y, n % 2] for n, (x, y) in enumerate(places)]
+    with Client(server.http_url) as client:
+        served = client.segment(data, boxes=[(x0, y0, x1, y1)], points=clicks, model="litemedsam", **said).masks[0].array
+    expected = pytorch_mask(lite, encoded, (x0, y0, x1, y1), clicks)
+    assert expected.sum() > 50
+    assert (served != expected).mean() <= 1e-4
 
 
 @pytest.fixture(scope="module")

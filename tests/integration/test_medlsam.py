@@ -15,7 +15,7 @@ from running import Medserve
 
 from serving.build import config, export
 from serving.build.export import Part
-from serving.client import Client, MedserveError
+from serving.client import Client, GrpcClient, MedserveError
 from serving.families.medlsam.engines import KERNELS, specs
 from serving.manifest import EngineRecord, Manifest
 from serving.settings import load
@@ -76,18 +76,25 @@ def test_structures_are_found_and_segmented_by_name(repository, supports):
     values, labels = phantoms.body(*QUERY)
     affine, spacing = phantoms.affine_las(QUERY[2]), np.array(QUERY[2])
     settings = {"MEDSERVE_REPOSITORY__PATH": str(repository), "MEDSERVE_VOLUMES__SUPPORTS": str(supports)}
-    with Medserve(**settings) as server, Client(server.http_url) as client:
+    with Medserve(**settings) as server, Client(server.http_url) as client, GrpcClient(server.grpc_address) as grpc:
         said = {model.name: model for model in client.models()}
         assert list(said["medlsam"].prompts) == ["classes"]
-        told = []
-        found = client.segment_volume(
-            phantoms.nifti(values, affine), classes=["kidney"], supports="body", progress=told.append, deadline_s=300
-        )
-        with pytest.raises(MedserveError, match="there are: body") as caught:
-            client.segment_volume(phantoms.nifti(values, affine), classes=["kidney"], supports="other")
-    assert caught.value.code == "invalid"
-    assert str(supports) not in caught.value.message
-    assert found.model.name == "medlsam"
+        told, again = [], []
+        scan = phantoms.nifti(values, affine)
+        found = client.segment_volume(scan, classes=["kidney"], supports="body", progress=told.append, deadline_s=300)
+        same = grpc.segment_volume(scan, classes=["kidney"], supports="body", progress=again.append, deadline_s=300)
+        for front in (client, grpc):
+            with pytest.raises(MedserveError, match="there are: body") as caught:
+                front.segment_volume(scan, classes=["kidney"], supports="other")
+            assert caught.value.code == "invalid"
+            assert str(supports) not in caught.value.message
+            with pytest.raises(MedserveError, match="it shows: kidney") as caught:
+                front.segment_volume(scan, classes=["spleen"], supports="body")
+            assert caught.value.code == "invalid"
+    assert found.model.name == same.model.name == "medlsam"
+    assert [each.slice for each in again] == [each.slice for each in told]
+    assert gzip.decompress(same.data) == gzip.decompress(found.data)
+    assert same.objects == found.objects
     box = phantoms.box_of(labels, 2)
     slices = sorted(each.slice for each in told)
     assert slices == list(range(slices[0], slices[-1] + 1)), "each slice is encoded once"

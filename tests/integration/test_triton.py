@@ -228,6 +228,7 @@ async def until(condition):
 
 
 MASKS = ("mask", "iou", "masks", "ious")
+EARLIER = {"logits": np.zeros((1, 2, 1, 256, 256), np.float32), "earlier": np.ones((1, 2), np.float32)}
 
 
 @torch.inference_mode()
@@ -235,7 +236,7 @@ def modules(lite, image, logits):
     """What the PyTorch modules give: Features, SAM's own decoder on them, the refiner on them."""
     features = litemedsam.Encode(lite)(torch.from_numpy(image))
     clicked = litemedsam.ClickStock(lite)(*features, *tensors(PROMPT))
-    refined = litemedsam.Refine(lite)(features[0], *tensors(PROMPT), torch.from_numpy(logits))
+    refined = litemedsam.Refine(lite)(features[0], *tensors(PROMPT), torch.from_numpy(logits), torch.ones(1, 2))
     named = (
         dict(zip(("x0", "k0", "v0", "q0"), features, strict=True)),
         *(dict(zip(MASKS, x, strict=True)) for x in (clicked, refined)),
@@ -247,7 +248,7 @@ async def test_the_engines_through_a_slot_are_the_pytorch_modules(node, lite):
     slot = await node.encode("a", picture(1))
     decoded = await node.decode(slot, PROMPT)
     logits = decoded["mask"].copy()
-    refined = await node.decode(slot, {**PROMPT, "logits": logits}, part="mask_refiner")
+    refined = await node.decode(slot, {**PROMPT, "logits": logits, "earlier": np.ones((1, 2), np.float32)}, part="mask_refiner")
     for found, expected in zip((node.features(slot), decoded, refined), modules(lite, picture(1), logits), strict=True):
         assert found.keys() == expected.keys()
         assert all(near(found[name], expected[name]) for name in expected)
@@ -360,9 +361,7 @@ async def test_an_engine_that_does_not_is_found_out(node, tmp_path):
 # Stale names
 
 
-@pytest.mark.parametrize(
-    ("part", "more"), [("mask_decoder", {}), ("mask_refiner", {"logits": np.zeros((1, 2, 1, 256, 256), np.float32)})]
-)
+@pytest.mark.parametrize(("part", "more"), [("mask_decoder", {}), ("mask_refiner", EARLIER)])
 async def test_a_stale_slot_is_told_and_never_answered_from(node, part, more):
     prompt = {**PROMPT, **more}
     slot = await node.encode("a", picture(1))
@@ -400,7 +399,7 @@ async def test_an_encode_that_was_given_up_before_it_began_is_not_done(node):
 
 async def test_an_engine_that_fails_says_no_more_than_that(node):
     slot = await node.encode("a", picture(1))
-    given = {**boxes(*[(1, 1, 99, 99)] * 3), "logits": np.zeros((1, 2, 1, 256, 256), np.float32)}
+    given = {**boxes(*[(1, 1, 99, 99)] * 3), **EARLIER}
     with pytest.raises(Fault) as caught:
         await node.decode(slot, given, part="mask_refiner")
     assert caught.value.kind is Kind.ENGINE_FAILED

@@ -89,9 +89,10 @@ class ClickStock(nn.Module):
 
 
 class Refine(nn.Module):
-    """As `Click`, with logits (1, P, 1, 256, 256) of an earlier answer as a dense prompt.
+    """As `Click`, with logits (1, P, 1, 256, 256) of an earlier answer as a dense prompt where `earlier` (1, P) is 1.
 
-    SAM's own decoder: folding needs an image that is one for all prompts.
+    Where it is 0 there is no earlier answer, and the logits count for nothing. SAM's own decoder: folding needs an image that
+    is one for all prompts, and pays for few tokens only.
     """
 
     def __init__(self, model: Sam) -> None:
@@ -103,10 +104,11 @@ class Refine(nn.Module):
         self.register_buffer("positions", stock.positions)
         self.register_buffer("dense", stock.dense)
 
-    def forward(self, x0: Tensor, points: Tensor, labels: Tensor, logits: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, x0: Tensor, points: Tensor, labels: Tensor, logits: Tensor, earlier: Tensor) -> tuple[Tensor, ...]:
         """See the class."""
         sparse = self.prompt_encoder(points.squeeze(0), labels.squeeze(0))
-        image = _grid(x0) - self.dense + self.prompt_encoder.mask_downscaling(logits.squeeze(0))
+        own = self.prompt_encoder.mask_downscaling(logits.squeeze(0)) - self.dense
+        image = _grid(x0) + earlier.reshape(-1, 1, 1, 1) * own
         return tuple(value.unsqueeze(0) for value in _split(*self.decoder(image, self.positions, sparse)))
 
 
@@ -131,4 +133,5 @@ def example_inputs(image_size: int) -> dict[str, Tensor]:
         "v0": torch.randn(1, 8, cells, 16),
         "q0": torch.randn(1, 8, cells, 16),
         "logits": torch.randn(1, 2, 1, 4 * GRID, 4 * GRID),
+        "earlier": torch.tensor([[1.0, 0.0]]),
     }

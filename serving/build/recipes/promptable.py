@@ -19,6 +19,8 @@ DECODED = ("mask", "iou", "masks", "ious")
 FEATURES = ("x0", "k0", "v0", "q0")
 BOXES = np.array([[[60, 60], [190, 190]], [[100, 80], [140, 150]]], np.float32) / 256
 """Two objects of each sample, corners as parts of the model frame."""
+EARLIER = np.array([[1, 0]], np.float32)
+"""The refiner is compared with an earlier answer and without."""
 
 
 def parts(model: Sam, image_size: int, images: Sequence[npt.NDArray[np.float32]], options: dict[str, Any]) -> Parts:
@@ -46,8 +48,8 @@ def parts(model: Sam, image_size: int, images: Sequence[npt.NDArray[np.float32]]
         ),
         "mask_refiner": part(
             sam_parts.Refine(model),
-            ("x0", "points", "labels", "logits"),
-            {**prompts, "logits": {1: "p"}},
+            ("x0", "points", "labels", "logits", "earlier"),
+            {**prompts, "logits": {1: "p"}, "earlier": {1: "p"}},
             DECODED,
             "onnxruntime",
         ),
@@ -66,5 +68,5 @@ def _samples(model: Sam, image_size: int, images: Sequence[npt.NDArray[np.float3
             features = {name: value.numpy() for name, value in made.items()}
             found["image_encoder"].append({"image": image})
             found["mask_decoder"].append({**features, **prompt})
-            found["mask_refiner"].append({"x0": features["x0"], **prompt, "logits": logits.numpy()})
+            found["mask_refiner"].append({"x0": features["x0"], **prompt, "logits": logits.numpy(), "earlier": EARLIER})
     return found

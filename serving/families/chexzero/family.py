@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from serving.domain.answer import Answer, Embeddings, Scores
+from serving.domain.answer import Scores
 from serving.domain.prompt import Labels
 from serving.domain.request import Classify, Embed, Request
+from serving.embeddings.vectors import Outcome
 from serving.engines.engine import EngineSpec
 from serving.errors import Fault, Kind
 from serving.families.chexzero import engines
 from serving.families.chexzero.postprocess import SCORING, ensemble, pair_probabilities
 from serving.families.chexzero.preprocess import PREPROCESSING_ID, prepare
-from serving.families.contrastive import Pictures, embed, open_towers, option
+from serving.families.contrastive import Pictures, open_towers, option
+from serving.families.contrastive_model import ContrastiveModel
 from serving.families.family import Family, Tools
 from serving.families.labels import MAX_SENTENCES, check_sentences
 from serving.manifest import Manifest
@@ -25,36 +26,17 @@ DEFAULT_TEMPLATES, DEFAULT_NEGATIVES = ("{}",), ("no {}",)
 """As published."""
 
 
-class CheXzero:
+class CheXzero(ContrastiveModel):
     """One served CheXzero: one pair of towers or an ensemble of them."""
 
     def __init__(self, manifest: Manifest, tools: Tools) -> None:
-        self._manifest = manifest
-        self._info = manifest.info()
         self._towers = open_towers(manifest, tools, engines.specs)
         letterbox_px, side_px = int(option(manifest, "letterbox")), int(option(manifest, "image_size"))
         prepared = partial(prepare, letterbox_px=letterbox_px, side_px=side_px)
-        self._pictures = Pictures(self._towers, prepared, f"{PREPROCESSING_ID}:{letterbox_px}:{side_px}", tools)
-        self._first = replace(self._pictures, towers=self._towers[:1])
+        name = f"{PREPROCESSING_ID}:{letterbox_px}:{side_px}"
+        super().__init__(manifest, Pictures(self._towers, prepared, name, tools))
 
-    @property
-    def manifest(self) -> Manifest:
-        """The built model behind it."""
-        return self._manifest
-
-    async def answer(self, request: Request, stages: Stages) -> Answer:
-        """Scores for Classify; vectors of the first checkpoint for Embed. Raises Fault."""
-        result: Scores | Embeddings
-        match request.task:
-            case Classify() as task:
-                result, features = await self._classify(task, request, stages)
-            case Embed() as task:
-                result, features = await embed(task, self._first, request, stages)
-            case _:
-                raise Fault(Kind.INVALID, f"{self._manifest.model} takes labels or texts, not visual prompts", param="model")
-        return Answer(result, self._info, stages.seconds, features)
-
-    async def _classify(self, task: Classify, request: Request, stages: Stages) -> tuple[Scores, str]:
+    async def _classify(self, task: Classify, request: Request, stages: Stages) -> tuple[Scores, Outcome]:
         names, sets = task.labels.names, _templates(task.labels, self._manifest)
         check_sentences(len(names), len(sets[0]))
         images, features = await self._pictures.vectors(task.images, request, stages)

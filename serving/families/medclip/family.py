@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from serving.domain.answer import Answer, Embeddings, Scores
+from serving.domain.answer import Scores
 from serving.domain.prompt import Labels
 from serving.domain.request import Classify, Embed, Request
-from serving.embeddings.vectors import VectorStore
+from serving.embeddings.vectors import Outcome, VectorStore
 from serving.engines.engine import EngineSpec
 from serving.errors import Fault, Kind
-from serving.families.contrastive import Pictures, embed, in_time, open_towers, option
+from serving.families.contrastive import Pictures, in_time, open_towers, option
+from serving.families.contrastive_model import ContrastiveModel
 from serving.families.family import Family, Tools
 from serving.families.labels import MAX_SENTENCES, Vectors, check_sentences, fill
 from serving.families.medclip import engines, sentences
@@ -30,12 +31,10 @@ CLASSES_BYTES = 64 * 1024 * 1024
 """For the vectors of the classes' sentences."""
 
 
-class MedClip:
+class MedClip(ContrastiveModel):
     """One served MedCLIP."""
 
     def __init__(self, manifest: Manifest, tools: Tools) -> None:
-        self._manifest = manifest
-        self._info = manifest.info()
         self._towers = open_towers(manifest, tools, engines.specs, padding="call")[0]
         self._logit_scale = float(option(manifest, "logit_scale"))
         self._ensemble = str(option(manifest, "ensemble"))
@@ -44,26 +43,9 @@ class MedClip:
         self._classes = VectorStore(CLASSES_BYTES, math.inf)
         side_px, way = int(option(manifest, "image_size")), str(manifest.options.get("preprocessing", PROCESSOR))
         prepared = partial(prepare, side_px=side_px, way=way)
-        self._pictures = Pictures((self._towers,), prepared, f"{PREPROCESSING_ID}:{way}:{side_px}", tools)
+        super().__init__(manifest, Pictures((self._towers,), prepared, f"{PREPROCESSING_ID}:{way}:{side_px}", tools))
 
-    @property
-    def manifest(self) -> Manifest:
-        """The built model behind it."""
-        return self._manifest
-
-    async def answer(self, request: Request, stages: Stages) -> Answer:
-        """Scores for Classify, vectors for Embed. Raises Fault."""
-        result: Scores | Embeddings
-        match request.task:
-            case Classify() as task:
-                result, features = await self._classify(task, request, stages)
-            case Embed() as task:
-                result, features = await embed(task, self._pictures, request, stages)
-            case _:
-                raise Fault(Kind.INVALID, f"{self._manifest.model} takes labels or texts, not visual prompts", param="model")
-        return Answer(result, self._info, stages.seconds, features)
-
-    async def _classify(self, task: Classify, request: Request, stages: Stages) -> tuple[Scores, str]:
+    async def _classify(self, task: Classify, request: Request, stages: Stages) -> tuple[Scores, Outcome]:
         classes = self._sentences(task.labels)
         images, features = await self._pictures.vectors(task.images, request, stages)
         vectors = [await self._class(texts, request, stages) for texts in classes]

@@ -9,15 +9,17 @@ from typing import Any, cast
 
 from serving.domain.answer import Answer, ModelInfo
 from serving.domain.request import Request
-from serving.domain.volume import ClassNames, SegmentVolume, VolumeAccepted, VolumeAnswer, VolumeEvent
+from serving.domain.volume import ClassNames, SegmentVolume, VolumeAccepted, VolumeAnswer, VolumeEvent, VolumeObject
 from serving.engines.engine import EngineSpec
 from serving.errors import Fault, Kind, SetupError
 from serving.families.family import Family, Tools, VolumeFamily
 from serving.families.medlsam import engines, supports
 from serving.families.medlsam.locate import Locator, objects
 from serving.families.medlsam.offsets import PATCH, RANGE_MM
+from serving.families.medlsam.orientation import Orientation
 from serving.families.medlsam.supports import Structure, SupportSet
-from serving.families.volume_answer import Tell
+from serving.families.volume_answer import Tell, read
+from serving.imaging.volume import Volume
 from serving.manifest import Manifest
 from serving.telemetry.stages import Stages
 
@@ -42,7 +44,7 @@ class MedLsam:
         """No task on pictures: always a Fault."""
         raise Fault(Kind.INVALID, f"{self._manifest.model} takes volumes with class names", param="model")
 
-    async def answer_volume(self, request: Request, stages: Stages, tell: Tell) -> VolumeAnswer:
+    async def answer_volume(self, request: Request, stages: Stages, tell: Tell, volume: Volume | None = None) -> VolumeAnswer:
         """Masks of the classes, in their order. Raises Fault; before VolumeAccepted for a wrong set, class or volume."""
         task = request.task
         assert isinstance(task, SegmentVolume)
@@ -50,16 +52,15 @@ class MedLsam:
             raise Fault(Kind.INVALID, f"{self._manifest.model} takes class names with a support set", param="classes")
         segmenter = self._segmenter()
         structures = _chosen(await self._tools.run(partial(self._set, task.objects.supports)), task.objects.names)
-        volume, placed, frame = await self._tools.run(partial(self._read, task, stages))
-        locator = Locator(self._position, self._refine, self._tools.run, request, stages)
-        asked = objects(await locator.find(volume, placed, structures), frame, task.axis)
-        del volume
+        volume = volume or await self._tools.run(partial(read, task, self._tools, stages))
+        asked = await self._located(volume, structures, request, task.axis, stages)
         info = _with(self._info, segmenter.manifest.info())
 
         async def told(event: VolumeEvent) -> None:
             await tell(replace(event, model=info) if isinstance(event, VolumeAccepted) else event)
 
-        found = await segmenter.answer_volume(replace(request, task=replace(task, objects=asked)), stages, told)
+        boxed = replace(request, task=replace(task, objects=asked))
+        found = await segmenter.answer_volume(boxed, stages, told, volume)
         return replace(found, model=info)
 
     def _segmenter(self) -> VolumeFamily:
@@ -77,12 +78,16 @@ class MedLsam:
             raise Fault(Kind.INVALID, message, param="supports")
         return found
 
-    def _read(self, task: SegmentVolume, stages: Stages) -> tuple[Any, Any, Any]:
-        assert self._tools.read_volume is not None
-        with stages.measure("decode"):
-            volume = self._tools.read_volume(task.volume)
-        with stages.measure("preprocess"):
-            return (*supports.prepared(volume), volume.frame)
+    async def _located(
+        self, volume: Volume, structures: list[Structure], request: Request, axis: int, stages: Stages
+    ) -> tuple[VolumeObject, ...]:
+        def prepare() -> tuple[supports.Floats, Orientation]:
+            with stages.measure("preprocess"):
+                return supports.prepared(volume)
+
+        at_3mm, placed = await self._tools.run(prepare)
+        locator = Locator(self._position, self._refine, self._tools.run, request, stages)
+        return objects(await locator.find(at_3mm, placed, structures), volume.frame, axis)
 
 
 def _chosen(held: SupportSet, names: tuple[str, ...]) -> list[Structure]:

@@ -25,8 +25,10 @@ from serving.families.medsam2.volume import MedSam2Slices
 from serving.families.procedure import Procedure
 from serving.families.promptable import Promptable
 from serving.families.prompts import Group
+from serving.families.sam_engines import Call
 from serving.families.volume_answer import Tell
 from serving.families.volume_answer import answer as answer_volume
+from serving.imaging.volume import Volume
 from serving.imaging.volumes import Slices
 from serving.manifest import Manifest
 from serving.telemetry.stages import Stages
@@ -52,7 +54,7 @@ class MedSam2(Promptable):
     def __init__(self, manifest: Manifest, tools: Tools) -> None:
         super().__init__(manifest, tools, procedure(engines.image_size(manifest)), DECLARATION.specs(manifest))
 
-    async def answer_volume(self, request: Request, stages: Stages, tell: Tell) -> VolumeAnswer:
+    async def answer_volume(self, request: Request, stages: Stages, tell: Tell, volume: Volume | None = None) -> VolumeAnswer:
         """Masks on every slice, by propagation in both directions. Raises Fault."""
         aside = Aside(self._store.arena, self._tools.kept_features_bytes)
         side_px = self._procedure.side_px
@@ -60,10 +62,16 @@ class MedSam2(Promptable):
         def on_slices(slices: Slices, objects: tuple[VolumeObject, ...]) -> MedSam2Slices:
             return MedSam2Slices(slices, objects, self._engines, aside, side_px, self._tools, request, stages)
 
-        return await answer_volume(request, self._tools, self._info, stages, tell, on_slices)
+        return await answer_volume(request, self._tools, self._info, stages, tell, on_slices, volume)
 
     def _group(self, objects: tuple[ObjectPrompt, ...], size_px: Size) -> tuple[Group, ...]:
         return group(objects, size_px, self._procedure.side_px)
+
+    def _call(self, members: Group) -> Call:
+        given = {"points": members.points[None], "labels": members.labels[None]}
+        if members.logits is None:
+            return "mask_decoder", given
+        return "mask_refiner", {**given, "logits": members.logits[None]}
 
     async def _decode(
         self, members: Group, features: Features, multimask: bool, request: Request, stages: Stages

@@ -10,6 +10,7 @@ from serving.build.nets.folded import Prepare
 from serving.build.nets.sam import MaskDecoder, PromptEncoder
 from serving.errors import SetupError
 from serving.families.litemedsam.engines import FEATURES
+from serving.families.sam_engines import FOLDED_TOKENS
 
 
 @pytest.fixture(scope="module")
@@ -125,11 +126,24 @@ def test_the_refiner_is_sam_with_a_mask_prompt(seeded):
     sparse = seeded.prompt_encoder(points[0], labels[0])
     positions = litemedsam.Decode(seeded).positions
     masks, ious = seeded.mask_decoder(output + dense, positions, sparse)
-    refined = litemedsam.Refine(seeded)(x0, points, labels, logits)
+    refined = litemedsam.Refine(seeded)(x0, points, labels, logits, torch.ones(1, 2))
     for one, other in zip((masks[:, :1], ious[:, :1], masks[:, 1:], ious[:, 1:]), refined, strict=True):
         assert (one - other[0]).abs().max() <= 1e-4 * one.abs().max()
     plain = litemedsam.ClickStock(seeded)(*prepared(seeded, output), points, labels)[0]
     assert (plain - refined[0]).abs().max() > 1e-3
+
+
+@torch.inference_mode()
+def test_many_points_without_a_mask_get_the_same_of_the_refiner_and_of_the_folded_decoder(seeded):
+    torch.manual_seed(4)
+    features, (points, labels) = prepared(seeded, torch.randn(1, 256, 64, 64)), prompts(2, FOLDED_TOKENS + 1)
+    folded = litemedsam.Click(seeded)(*features, points, labels)
+    logits, earlier = torch.randn(1, 2, 1, 256, 256), torch.tensor([[0.0, 1.0]])
+    refined = litemedsam.Refine(seeded)(features[0], points, labels, logits, earlier)
+    for one, other in zip(folded, refined, strict=True):
+        assert (one[:, 0] - other[:, 0]).abs().max() <= 1e-5 * one.abs().max()
+    assert torch.equal(folded[0][:, 0] > 0, refined[0][:, 0] > 0)
+    assert (folded[0][:, 1] - refined[0][:, 1]).abs().max() > 1e-3, "the other object had an earlier answer"
 
 
 @torch.inference_mode()

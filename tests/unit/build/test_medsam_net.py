@@ -103,7 +103,7 @@ def test_masks_are_hugging_face_s(pair, encoded, name, earlier):
     table = torch.tensor(tokens, dtype=torch.float32)
     points, labels = table[None, None, :, :2], table[None, None, :, 2].long()
     if earlier:
-        found = sam_parts.Refine(ours)(x0, points, labels, logits[None])
+        found = sam_parts.Refine(ours)(x0, points, labels, logits[None], torch.ones(1, 1))
     else:
         found = sam_parts.Click(ours)(x0, k0, v0, q0, points, labels)
     for one, (masks, ious) in zip(wanted, (found[:2], found[2:]), strict=True):

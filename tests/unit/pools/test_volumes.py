@@ -41,7 +41,7 @@ class Sam:
     def __init__(self, trouble=None, hang=False):
         self.trouble, self.hang, self.cancelled = trouble, hang, False
 
-    async def answer_volume(self, request, stages, tell):
+    async def answer_volume(self, request, stages, tell, volume=None):
         assert request.priority is Priority.BULK
         await tell(VolumeAccepted(FRAME, 1, 3, INFO))
         try:

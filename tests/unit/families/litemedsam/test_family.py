@@ -11,6 +11,7 @@ from serving.embeddings.store import FeaturesStore
 from serving.errors import Fault, Kind, SetupError
 from serving.families.litemedsam.family import DECLARATION
 from serving.families.litemedsam.postprocess import binary_mask
+from serving.families.sam_engines import FOLDED_TOKENS, decoder_call
 from serving.telemetry.stages import Stages
 from tests.unit.families import fixtures
 
@@ -116,10 +117,33 @@ async def test_one_decoder_call_a_group_and_only_the_outputs_needed(served):
         ("image_encoder", (), {"image": (1, 3)}),
         ("mask_decoder", ("mask", "iou"), {"points": (1, 3), "labels": (1, 3)}),
         ("mask_decoder", ("mask", "iou"), {"points": (1, 2), "labels": (1, 2)}),
-        ("mask_refiner", ("mask", "iou"), {"points": (1, 1), "labels": (1, 1), "logits": (1, 1)}),
+        ("mask_refiner", ("mask", "iou"), {"points": (1, 1), "labels": (1, 1), "logits": (1, 1), "earlier": (1, 1)}),
     ]
     await ask(family, Segment(picture(), OBJECTS[:1], multimask=True))
     assert asked[-1][:2] == ("mask_decoder", ("masks", "ious"))
+
+
+@pytest.mark.parametrize(
+    ("clicks", "part"), [(FOLDED_TOKENS - 1, "mask_decoder"), (FOLDED_TOKENS, "mask_refiner"), (64, "mask_refiner")]
+)
+async def test_many_clicks_go_to_the_decoder_that_is_not_folded(served, clicks, part):
+    family, engines = served()
+    item = ObjectPrompt(points=tuple(Point(10 + n, 20) for n in range(clicks)))
+    answer = await ask(family, Segment(picture(), (item, OBJECTS[0]), return_logits=True))
+    assert {name: engine.calls for name, engine in engines.items()} == {
+        "image_encoder": 1, "mask_decoder": 1 + (part == "mask_decoder"), "mask_refiner": int(part == "mask_refiner")
+    }  # fmt: skip
+    alone = await ask(family, Segment(picture(), OBJECTS[:1], return_logits=True))
+    assert plain(answer.result.masks[1]) == plain(alone.result.masks[0])
+
+
+def test_a_call_without_earlier_answers_says_so():
+    points, labels = np.zeros((3, FOLDED_TOKENS + 1, 2), np.float32), np.ones((3, FOLDED_TOKENS + 1), np.int64)
+    part, given = decoder_call(points, labels, None)
+    assert (part, given["logits"].shape, given["earlier"].tolist()) == ("mask_refiner", (1, 3, 1, 256, 256), [[0, 0, 0]])
+    part, given = decoder_call(points[:, :2], labels[:, :2], np.ones((3, 1, 256, 256), np.float32))
+    assert (part, given["earlier"].tolist()) == ("mask_refiner", [[1, 1, 1]])
+    assert set(decoder_call(points[:, :2], labels[:, :2], None)[1]) == {"points", "labels"}
 
 
 async def test_masks_come_back_in_the_original_frame(served):

@@ -71,10 +71,10 @@ class Peer:
 
     manifest = fixtures.manifest("litemedsam", "adaptive", ("image_encoder",))
     walks = True
-    asked = None
+    asked = volume = None
 
-    async def answer_volume(self, request, stages, tell):
-        self.asked = request.task.objects
+    async def answer_volume(self, request, stages, tell, volume=None):
+        self.asked, self.volume = request.task.objects, volume
         frame = VolumeFrame((1, 1, 1))
         await tell(VolumeAccepted(frame, 1, 1, self.manifest.info()))
         return VolumeAnswer(b"", VolumeFormat.NIFTI, frame, (), self.manifest.info(), {})
@@ -133,6 +133,7 @@ async def test_the_boxes_are_within_6_mm_in_the_query_s_own_geometry(folder, oth
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     across, down = (each for each in range(3) if each != axis)
     assert [each.label for each in peer.asked] == [0, 1]
+    assert peer.volume.samples.shape == values.shape, "the volume is read once, for both models"
     for number, item in enumerate(peer.asked, start=1):
         box = item.shown.box
         found = np.zeros((2, 3))

@@ -1,13 +1,20 @@
+import gzip
+from dataclasses import replace
+
+import nibabel
 import numpy as np
 import pytest
 from arenas import small_arena
 
+from serving.domain.image import RangeWindow
 from serving.domain.prompt import Box, MaskLogits, ObjectPrompt, Point
 from serving.domain.request import Encode, Segment
+from serving.domain.volume import EncodedVolume, SegmentVolume, VolumeObject
 from serving.embeddings.store import FeaturesStore
 from serving.errors import Fault, SetupError
 from serving.families.litemedsam.family import DECLARATION as LITEMEDSAM
 from serving.families.medsam.family import DECLARATION, PROCEDURES
+from serving.imaging.volume import Volume
 from serving.telemetry.stages import Stages
 from tests.unit.families import fixtures
 
@@ -19,6 +26,10 @@ BOX = ObjectPrompt(box=Box(20, 10, 61, 40))
 
 def manifest(preprocessing):
     return fixtures.manifest("medsam", "adaptive", PARTS, {"image_size": 1024, "preprocessing": preprocessing})
+
+
+def unread(encoded):
+    raise AssertionError("another model has read the volume")
 
 
 @pytest.fixture
@@ -42,7 +53,8 @@ def served():
     functions = {"image_encoder": encoder, "mask_decoder": decoder("mask_decoder"), "mask_refiner": decoder("mask_refiner")}
     with small_arena() as arena:
         store = FeaturesStore(arena, 60)
-        yield lambda preprocessing: DECLARATION.open(manifest(preprocessing), fixtures.tools(functions, store=store)), asked
+        tools = replace(fixtures.tools(functions, store=store), read_volume=unread)
+        yield lambda preprocessing: DECLARATION.open(manifest(preprocessing), tools), asked
 
 
 @pytest.mark.parametrize(
@@ -76,6 +88,7 @@ async def test_clicks_earlier_logits_and_three_candidates(served):
     assert clicks["labels"].tolist() == [[[1, 0, -1]]]
     assert refiner == "mask_refiner"
     assert refined["logits"].shape == (1, 1, 1, 256, 256)
+    assert refined["earlier"].tolist() == [[1]]
     with pytest.raises(Fault, match="need a box or a point"):
         await opening("july-2023").answer(fixtures.request(Segment(WIDE, (ObjectPrompt(logits=EARLIER),))), Stages())
 
@@ -103,3 +116,28 @@ def test_specs_are_litemedsam_s_but_for_the_side():
     assert ours["image_encoder"].inputs[0].shape == (3, 1024, 1024)
     assert ours["image_encoder"].writes == theirs["image_encoder"].writes
     assert (ours["mask_decoder"], ours["mask_refiner"]) == (theirs["mask_decoder"], theirs["mask_refiner"])
+
+
+async def test_boxes_that_another_model_found_are_segmented_slice_by_slice(served):
+    opening, asked = served
+    samples = np.random.default_rng(1).integers(-900, 900, (200, 50, 6)).astype(np.int16)
+    volume = Volume(samples, spacing_mm=(1.0, 1.0, 3.0))
+    objects = (
+        VolumeObject(ObjectPrompt(box=Box(20, 10, 61, 40)), 1, 1, 4, follow=False, label=0),
+        VolumeObject(ObjectPrompt(box=Box(0, 0, 100, 25)), 3, 3, 4, follow=False, label=1),
+    )
+    task = SegmentVolume(EncodedVolume((b"read already",), window=RangeWindow(-500, 1000)), objects)
+    family, told = opening("july-2023"), []
+
+    async def tell(event):
+        told.append(event)
+
+    answer = await family.answer_volume(fixtures.request(task), Stages(), tell, volume)
+    assert [each.slice for each in told[1:]] == [1, 2, 3, 4]
+    assert [part for part, _ in asked].count("image_encoder") == 4, "each slice is encoded once for both"
+    boxes = [given["points"][0].tolist() for part, given in asked if part == "mask_decoder"]
+    first, second = [[102.4, 204.8], [312.32, 819.2]], [[0, 0], [512, 512]]
+    assert np.allclose([row for call in boxes for row in call], [first, first, first, second, first, second])
+    labels = np.asarray(nibabel.Nifti1Image.from_bytes(gzip.decompress(answer.data)).dataobj)
+    assert [np.unique(labels[..., k]).tolist() for k in range(6)] == [[0], [1], [1], [2], [2], [0]]
+    assert [each.voxels for each in answer.objects] == [4 * 200 * 50, 2 * 200 * 50]
