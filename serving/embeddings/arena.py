@@ -77,6 +77,12 @@ class Arena:
         self.refusals += 1
         return "full"
 
+    def filling(self, key: str) -> bool:
+        """Whether a slot is being filled with the Features of a key now, by whatever process."""
+        with self._slots.locked() as table:
+            reserved = np.flatnonzero((table["key"] == key.encode()) & (table["state"] == RESERVED))
+            return any(self._slots.pinned(int(index)) for index in reserved)
+
     def commit(self, slot: Slot, handle: str, meta: bytes) -> None:
         """What lies in a claimed slot is whole. `meta`: at most 859 bytes, given back by `get`."""
         if len(meta) > slots.RECORD["meta"].itemsize:
