@@ -7,6 +7,7 @@ await, among replicas by the arena's claim on the key. Everything here runs on o
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import json
 from collections.abc import Awaitable, Callable
@@ -177,6 +178,7 @@ class FeaturesStore:
             del self._flights[key]
 
 
+@functools.lru_cache(256)
 def _owner(tenant: str, model_digest: str) -> str:
     return hashlib.sha256(json.dumps([tenant, model_digest]).encode()).hexdigest()
 
@@ -189,6 +191,14 @@ def _meta(subject: Subject) -> bytes:
 
 
 def _features(slot: Slot, meta: bytes) -> tuple[Features, str]:
+    handle, frame, content_px, owner = _said(meta)
+    return Features(slot, handle, frame, content_px), owner
+
+
+@functools.lru_cache(1024)
+def _said(meta: bytes) -> tuple[str, Frame, tuple[int, int], str]:
+    """Handle, frame, content and owner. The same image is asked for again and again: read what was said of it once."""
     said = json.loads(meta)
     frame: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in said["frame"].items()}
-    return Features(slot, said["handle"], Frame(**frame), tuple(said["content_px"])), said["owner"]
+    width, height = said["content_px"]
+    return said["handle"], Frame(**frame), (width, height), said["owner"]
