@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
+from starlette.types import ASGIApp
 
 from serving import __version__
 from serving.edge import openapi, render, schemas, wire
@@ -20,6 +21,7 @@ from serving.edge.http_calls import JSON, HttpCalls
 from serving.edge.http_volumes import add_volume_routes
 from serving.edge.jobs import Jobs, volume_deadlines
 from serving.edge.pages import page
+from serving.edge.quick import Failed, Handler, Quick
 from serving.errors import Fault, Kind
 from serving.router.brain import Brain
 from serving.settings import Settings
@@ -41,7 +43,7 @@ def build_app(
     metrics: Callable[[], bytes],
     echo_request_id: bool = True,
     jobs: Jobs | None = None,
-) -> FastAPI:
+) -> ASGIApp:
     """The ASGI application over a brain. `jobs`: shared with the gRPC front.
 
     `metrics`: gives the Prometheus exposition. `echo_request_id`: false where the server around it sets X-Request-ID.
@@ -49,8 +51,8 @@ def build_app(
     desk = Desk(brain, settings, observer)
     calls = HttpCalls(desk, echo_request_id)
     app = FastAPI(title="medserve", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
-    _refusals(app, calls)
-    _tasks(app, calls)
+    refused = _refusals(app, calls)
+    routes = _tasks(app, calls)
     _images(app, calls)
     patient = Desk(brain, volume_deadlines(settings), observer)
     errors: dict[int | str, dict[str, Any]] = dict(_ERRORS)
@@ -62,14 +64,15 @@ def build_app(
     async def openapi_json() -> Response:
         return Response(document, media_type=JSON)
 
-    return app
+    return Quick(app, routes, refused)
 
 
 def _answers(model: Any) -> dict[int | str, dict[str, Any]]:
     return {200: {"model": model}, **_ERRORS}
 
 
-def _tasks(app: FastAPI, calls: HttpCalls) -> None:
+def _tasks(app: FastAPI, calls: HttpCalls) -> dict[str, Handler]:
+    """The routes by path that `Quick` answers; the framework has them too, for the document and wherever it is mounted."""
     anything = schemas.SegmentInferAnswer | schemas.ClassifyInferAnswer | schemas.EmbedInferAnswer
 
     @app.post("/v1/infer", responses=_answers(anything), summary="The one front door: the prompts choose the task")
@@ -80,6 +83,10 @@ def _tasks(app: FastAPI, calls: HttpCalls) -> None:
     async def segment(request: Request) -> Response:
         return await calls.task(request, "segment", wire.segment)
 
+    @app.post("/v1/images", responses=_answers(schemas.ImageAnswer), summary="Encode ahead: an image to a handle")
+    async def encode(request: Request) -> Response:
+        return await calls.task(request, "images", wire.encode)
+
     @app.post("/v1/classify", responses=_answers(schemas.ClassifyAnswer), summary="Images and labels to scores")
     async def classify(request: Request) -> Response:
         return await calls.task(request, "classify", wire.classify)
@@ -88,12 +95,16 @@ def _tasks(app: FastAPI, calls: HttpCalls) -> None:
     async def embed(request: Request) -> Response:
         return await calls.task(request, "embed", wire.embed)
 
+    return {
+        "/v1/infer": infer,
+        "/v1/segment": segment,
+        "/v1/images": encode,
+        "/v1/classify": classify,
+        "/v1/embed": embed,
+    }
+
 
 def _images(app: FastAPI, calls: HttpCalls) -> None:
-    @app.post("/v1/images", responses=_answers(schemas.ImageAnswer), summary="Encode ahead: an image to a handle")
-    async def encode(request: Request) -> Response:
-        return await calls.task(request, "images", wire.encode)
-
     async def look(request: Request, image_id: str, model: str | None, drop: bool) -> Response:
         async def work(exchange: Exchange, who: Caller) -> Response:
             return await calls.answer(request, exchange, who, wire.lookup(image_id, drop=drop, model=model))
@@ -147,7 +158,7 @@ def _about(app: FastAPI, desk: Desk, calls: HttpCalls, metrics: Callable[[], byt
         return HTMLResponse(landing)
 
 
-def _refusals(app: FastAPI, calls: HttpCalls) -> None:
+def _refusals(app: FastAPI, calls: HttpCalls) -> Failed:
     """The error body for what the framework refuses before a call begins, and for its own failures."""
 
     async def refused(request: Request, exc: Exception) -> Response:
@@ -170,3 +181,4 @@ def _refusals(app: FastAPI, calls: HttpCalls) -> None:
 
     app.add_exception_handler(HTTPException, refused)
     app.add_exception_handler(Exception, refused)
+    return refused

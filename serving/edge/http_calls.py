@@ -89,16 +89,26 @@ def _write(given: Answer, encoding: str, route: str) -> bytes:
 
 async def unless_gone(request: Request, work: Awaitable[T]) -> T:
     """The answer, or Fault(CANCELLED) as soon as the client hangs up; the work is cancelled with it."""
-    task = asyncio.ensure_future(work)
+    mine = asyncio.current_task()
+    assert mine is not None
+    left = False
+
+    def leave(gone: asyncio.Future[None]) -> None:
+        nonlocal left
+        left = True
+        mine.cancel()
+
     gone = asyncio.ensure_future(_disconnect(request))
+    gone.add_done_callback(leave)
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise Fault(Kind.CANCELLED, "the client went away before the answer was ready")
-        return await task
+        return await work
+    except asyncio.CancelledError:
+        if left and not mine.uncancel():
+            raise Fault(Kind.CANCELLED, "the client went away before the answer was ready") from None
+        raise
     finally:
+        gone.remove_done_callback(leave)
         gone.cancel()
-        task.cancel()
 
 
 async def _disconnect(request: Request) -> None:

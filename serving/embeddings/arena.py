@@ -19,6 +19,9 @@ from serving.errors import SetupError
 from serving.shm import Slot
 from serving.slots import FORGOTTEN, FREE, READY, RESERVED, Slots
 
+MOST_SEEN = 4
+"""So many look-ups a slot are remembered."""
+
 Claimed = Literal["elsewhere", "full"]
 """Why there is no slot: another process fills it or has just filled it, or every slot is pinned."""
 
@@ -38,6 +41,9 @@ class Arena:
         self.nbytes = self._slots.nbytes
         self.slot_bytes = self._slots.slot_bytes
         self._ttl_ns = int(ttl_s * 1e9)
+        self._expires_ns = 0
+        self._seen: dict[tuple[str, bytes], int] = {}
+        """(field, value) -> the slot where it was found last: looked at first, and believed only if it is still so."""
         self.evictions = 0
         self.refusals = 0
 
@@ -77,6 +83,12 @@ class Arena:
         self.refusals += 1
         return "full"
 
+    def filling(self, key: str) -> bool:
+        """Whether a slot is being filled with the Features of a key now, by whatever process."""
+        with self._slots.locked() as table:
+            reserved = np.flatnonzero((table["key"] == key.encode()) & (table["state"] == RESERVED))
+            return any(self._slots.pinned(int(index)) for index in reserved)
+
     def commit(self, slot: Slot, handle: str, meta: bytes) -> None:
         """What lies in a claimed slot is whole. `meta`: at most 859 bytes, given back by `get`."""
         if len(meta) > slots.RECORD["meta"].itemsize:
@@ -104,21 +116,41 @@ class Arena:
                 _clear(table, slot.index)
 
     def _find(self, field: str, value: str) -> tuple[Slot, bytes] | None:
+        asked = value.encode()
         with self._slots.locked() as table:
             self._expire(table)
-            for index in np.flatnonzero((table[field] == value.encode()) & (table["state"] == READY)):
-                record = table[index]
-                record["used_ns"] = slots.now_ns()
-                slot = self._pinned(int(index))
-                return slot, bytes(record["meta"][: int(record["meta_bytes"])])
-        return None
+            index = self._place(table, field, asked)
+            if index is None:
+                return None
+            record = table[index]
+            record["used_ns"] = slots.now_ns()
+            slot = self._pinned(index)
+            return slot, record["meta"][: int(record["meta_bytes"])].tobytes()
+
+    def _place(self, table: Any, field: str, asked: bytes) -> int | None:
+        """The slot that holds what is asked for."""
+        seen = self._seen.get((field, asked))
+        if seen is not None and table[seen][field] == asked and table[seen]["state"] == READY:
+            return seen
+        found = np.flatnonzero((table[field] == asked) & (table["state"] == READY))
+        if not found.size:
+            return None
+        if len(self._seen) >= MOST_SEEN * self.count:
+            self._seen.clear()
+        self._seen[field, asked] = int(found[0])
+        return int(found[0])
 
     def _expire(self, table: Any) -> None:
-        limit = slots.now_ns() - self._ttl_ns
-        if limit > 0:
-            for index in np.flatnonzero((table["state"] == READY) & (table["used_ns"] < limit)):
-                _clear(table, int(index))
-                self.evictions += 1
+        """Forget what was not used for too long. Nothing is looked at before the first of what was held can be so old."""
+        now = slots.now_ns()
+        if now < self._expires_ns:
+            return
+        held = np.flatnonzero(table["state"] == READY)
+        old = table["used_ns"][held] < now - self._ttl_ns
+        for index in held[old]:
+            _clear(table, int(index))
+            self.evictions += 1
+        self._expires_ns = min((int(used) for used in table["used_ns"][held[~old]]), default=now) + self._ttl_ns
 
     def _pinned(self, index: int) -> Slot:
         self._slots.pin(index, int(self._slots.table[index]["generation"]), READY)

@@ -7,6 +7,7 @@ await, among replicas by the arena's claim on the key. Everything here runs on o
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import json
 from collections.abc import Awaitable, Callable
@@ -55,7 +56,9 @@ class Features:
 
 @dataclass(eq=False)
 class _Flight:
-    task: asyncio.Task[Features]
+    """One wait for a key that all of this replica's requests for it share; None where another replica gave its encode up."""
+
+    task: asyncio.Task[Features | None]
     waiters: int = 0
 
 
@@ -88,9 +91,10 @@ class FeaturesStore:
         return features
 
     async def join(self, key: str) -> Features | None:
-        """The Features of a key that this replica encodes at this moment, once they are there; None where it does not.
+        """The Features of a key that this replica encodes or waits for at this moment, once they are there; else None.
 
-        None also where that encode's owner ran out of time. Raises what the encode raised otherwise.
+        None also where that encode's owner ran out of time, or was another replica that gave it up. Raises what the encode
+        raised otherwise.
         """
         if key not in self._flights:
             return None
@@ -119,20 +123,24 @@ class FeaturesStore:
                     raise Fault(
                         Kind.POOL_FULL, "there is no room for another image now: try again", retry_after_s=RETRY_AFTER_S
                     )
-                if slot == "elsewhere":
-                    waited = True
-                    await asyncio.sleep(POLL_S)
-                    continue
-                self._flights[subject.key] = _Flight(asyncio.create_task(self._fill(slot, subject, encode)))
-                del slot
-                return await self._wait(subject.key), "miss"
+                if slot != "elsewhere":
+                    self._flights[subject.key] = _Flight(asyncio.create_task(self._fill(slot, subject, encode)))
+                    del slot
+                    made = await self._wait(subject.key)
+                    assert made is not None
+                    return made, "miss"
+                self._flights[subject.key] = _Flight(asyncio.create_task(self._watch(subject.key)))
+            waited = True
             try:
-                return await self._wait(subject.key), "coalesced"
+                features = await self._wait(subject.key)
             except Fault as fault:
                 if fault.kind is not Kind.DEADLINE:
                     raise
+                continue
+            if features is not None:
+                return features, "coalesced"
 
-    async def _wait(self, key: str) -> Features:
+    async def _wait(self, key: str) -> Features | None:
         flight = self._flights[key]
         flight.waiters += 1
         try:
@@ -143,6 +151,16 @@ class FeaturesStore:
                 self._land(key, flight.task)
                 flight.task.cancel()
             del flight  # what the encode raised keeps this frame: a way back from it to the task would keep the slot with it
+
+    async def _watch(self, key: str) -> Features | None:
+        """Look at what another replica encodes, once for all who wait here, until it is there or given up."""
+        try:
+            while True:
+                await asyncio.sleep(POLL_S)
+                if not self.arena.filling(key):
+                    return self.get(key)
+        finally:
+            self._land(key, asyncio.current_task())
 
     async def _fill(self, slot: Slot, subject: Subject, encode: Encode) -> Features:
         try:
@@ -160,6 +178,7 @@ class FeaturesStore:
             del self._flights[key]
 
 
+@functools.lru_cache(256)
 def _owner(tenant: str, model_digest: str) -> str:
     return hashlib.sha256(json.dumps([tenant, model_digest]).encode()).hexdigest()
 
@@ -172,6 +191,14 @@ def _meta(subject: Subject) -> bytes:
 
 
 def _features(slot: Slot, meta: bytes) -> tuple[Features, str]:
+    handle, frame, content_px, owner = _said(meta)
+    return Features(slot, handle, frame, content_px), owner
+
+
+@functools.lru_cache(1024)
+def _said(meta: bytes) -> tuple[str, Frame, tuple[int, int], str]:
+    """Handle, frame, content and owner. The same image is asked for again and again: read what was said of it once."""
     said = json.loads(meta)
     frame: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in said["frame"].items()}
-    return Features(slot, said["handle"], Frame(**frame), tuple(said["content_px"])), said["owner"]
+    width, height = said["content_px"]
+    return said["handle"], Frame(**frame), (width, height), said["owner"]
