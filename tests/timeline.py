@@ -1,6 +1,6 @@
 """What happened when, second by second: the calls, what each group of processes ran and waited for, and who came and went.
 
-    python tests/timeline.py FILE        prints what `tests/operations.py --timeline FILE` wrote
+    python tests/timeline.py FILE [--seconds]        prints what `tests/operations.py --timeline FILE` wrote
 
 The file is JSON: `requests` (`at_s` on the run's clock, `ms`, `kind`, `status`, `code`, `stages_ms`, `port` of the client),
 `samples` (about one a second: seconds that each group of processes ran on a core, and seconds that its threads were ready and
@@ -20,10 +20,13 @@ from pathlib import Path
 
 from running import command_line, descendants
 
+from serving.bench.figures import percentile
+
 EVERY_S = 1.0
 NS = 1e9
 GROUPS = (
     ("tritonserver", r"/tritonserver "),
+    ("{0}", r"triton_python_backend_stub.*/(\w+)/\d+/model\.\w+ "),
     ("engines", r"triton_python_backend_stub"),
     ("haproxy", r"/haproxy "),
     ("replica {0}", r"^ray::ServeReplica:medserve:(\w+)"),
@@ -92,7 +95,7 @@ class Timeline:
 
     def mark(self, what, begins=True):
         """Something happened. Replicas that come from now on count as new where it `begins` something."""
-        self._event(what)
+        self._event(what, begins=begins)
         if begins:
             self._old = set(self._known)
 
@@ -149,28 +152,61 @@ class Timeline:
             self._last.pop(pid, None)
         return ran, waited
 
-    def _event(self, what):
-        self.events.append({"at_s": round(self.now(), 3), "what": what})
+    def _event(self, what, begins=False):
+        self.events.append({"at_s": round(self.now(), 3), "what": what, "begins": begins})
+
+
+def between(said, since, until):
+    """The samples and the calls of a stretch."""
+    samples = [each for each in said["samples"] if since <= each["at_s"] - each["seconds"] / 2 < until]
+    return samples, [each for each in said["requests"] if since <= each["at_s"] < until]
+
+
+def stretches(said):
+    """(what, since, until): from each mark that begins something to the next."""
+    marks = [(each["at_s"], each["what"]) for each in said["events"] if each.get("begins")]
+    ends = [at for at, _ in marks[1:]] + [said["samples"][-1]["at_s"]]
+    return [(what, at, end) for (at, what), end in zip([(0.0, "start"), *marks], [marks[0][0], *ends], strict=True)]
+
+
+def summary(said):
+    """Of each stretch: calls by kind with their latencies and stages, and what each group took of a core, and waited for."""
+    for what, since, until in stretches(said):
+        samples, calls = between(said, since, until)
+        yield f"{what}, {until - since:.0f} s"
+        for kind in ("prompt", "encode", "classify"):
+            mine = [each for each in calls if each["kind"] == kind and each["status"] == 200]
+            stages = {name for each in mine for name in each["stages_ms"]}
+            p50 = {name: percentile([each["stages_ms"].get(name, 0) for each in mine], 50) for name in sorted(stages)}
+            ms = [each["ms"] for each in mine]
+            rest = Counter(
+                f"{each['status']} {each['code']}" for each in calls if each["kind"] == kind and each["status"] != 200
+            )
+            times = " ".join(f"p{q} {percentile(ms, q):.0f}" for q in (50, 95, 99))
+            yield f"  {kind}: {len(mine)}, {times} ms; " + " ".join(f"{n} {v:.1f}" for n, v in p50.items()) + f" {dict(rest)}"
+        spent = sum(each["seconds"] for each in samples)
+        for name in sorted({name for row in samples for name in row} - {"at_s", "seconds", "others"}):
+            ran, waited = (sum(row.get(name, (0, 0))[n] for row in samples) / spent for n in (0, 1))
+            if ran >= 0.01:
+                yield f"    {name}: {ran:.2f} of a core, {waited:.2f} waiting"
+        yield f"    other programs of this machine: {sum(row['others'] for row in samples) / max(spent, 1e-9):.2f}"
 
 
 def table(said):
-    """A line a second: calls, the slowest prompt, and each group's seconds on a core (and waiting for one)."""
-    groups = sorted({name for row in said["samples"] for name in row} - {"at_s", "seconds"})
-    shown = [name for name in groups if name != "others"]
-    lines = [" | ".join(["second", "calls", "p50", "slowest, ms", "S3's", "others", *shown])]
+    """A line a second: calls, the slowest prompt and reading, each group's seconds on a core + waiting; and what happened."""
+    shown = sorted({name for row in said["samples"] for name in row} - {"at_s", "seconds", "others"})
+    yield " | ".join(["second", "calls", "slowest prompt, ms", "reading", "others", *shown])
     for row in said["samples"]:
-        until, since = row["at_s"], row["at_s"] - row["seconds"]
-        mine = [each for each in said["requests"] if since <= each["at_s"] < until]
-        prompts = sorted(each["ms"] for each in mine if each["kind"] == "prompt")
-        classify = max((each["ms"] for each in mine if each["kind"] == "classify"), default=0)
-        cells = [f"{until:.0f}", f"{len(mine)}", f"{prompts[len(prompts) // 2] if prompts else 0:.0f}"]
-        cells += [f"{prompts[-1] if prompts else 0:.0f}", f"{classify:.0f}", f"{row['others']:.2f}"]
-        cells += ["{:.2f}+{:.2f}".format(*row.get(name, (0, 0))) for name in shown]
-        lines.append(" | ".join(cells))
-        lines += [f"    {each['at_s']:.1f} {each['what']}" for each in said["events"] if since <= each["at_s"] < until]
-    slow = sorted(said["requests"], key=lambda each: -each["ms"])[:12]
-    return "\n".join([*lines, "", "the slowest:", *(json.dumps(each) for each in slow)])
+        since, until = row["at_s"] - row["seconds"], row["at_s"]
+        calls = between(said, since, until)[1]
+        slowest = [max((each["ms"] for each in calls if each["kind"] == kind), default=0) for kind in ("prompt", "classify")]
+        cells = [f"{until:.0f}", f"{len(calls)}", *(f"{ms:.0f}" for ms in slowest), f"{row['others']:.2f}"]
+        yield " | ".join([*cells, *("{:.2f}+{:.2f}".format(*row.get(name, (0, 0))) for name in shown)])
+        yield from (f"    {each['at_s']:.1f} {each['what']}" for each in said["events"] if since <= each["at_s"] < until)
+    slow = sorted((each for each in said["requests"] if each["kind"] == "prompt"), key=lambda each: -each["ms"])[:12]
+    yield from ["", "the slowest prompts:", *(json.dumps(each) for each in slow)]
 
 
 if __name__ == "__main__":
-    print(table(json.loads(Path(sys.argv[1]).read_text())))
+    found = json.loads(Path(sys.argv[1]).read_text())
+    print("\n".join([*summary(found), "", *(table(found) if "--seconds" in sys.argv else ())]))

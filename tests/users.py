@@ -86,12 +86,12 @@ class Users:
             *(self._again(self._session) for _ in range(sessions)), *(self._again(self._read) for _ in range(readers))
         )
 
-    async def saturate(self, seconds, sessions=6, readers=2):
+    async def saturate(self, seconds, sessions=4, readers=1):
         """(sessions, readings) a second of closed loops without thought: what the cluster can do of both together."""
         self._done.clear()
         think_s, self._think_s = self._think_s, 0.0
         running = asyncio.create_task(self.closed(sessions, readers))
-        await asyncio.sleep(2)
+        await asyncio.sleep(6)
         self.begin()
         await asyncio.sleep(seconds)
         seen = self.begin()
