@@ -111,11 +111,11 @@ def row(name, before, during, spent):
 
 
 def running(nodes, folder):
-    """A cluster that serves both versions, with room for two replicas on a node."""
+    """A cluster that serves both versions, with room for two replicas on a node, whose engines have a thread each."""
     repository = beside(folder)
     models = f"litemedsam,litemedsam@{VERSION},{CLIP}"
     variables = {"MEDSERVE_REPOSITORY__PATH": str(repository), "MEDSERVE_REPOSITORY__MODELS": models}
-    return Cluster(nodes, room=2, MEDSERVE_ROUTER__REPLICAS="2", **variables)
+    return Cluster(nodes, room=2, MEDSERVE_ROUTER__REPLICAS="2", MEDSERVE_TRITON__THREADS="1", **variables)
 
 
 def main():
