@@ -43,7 +43,7 @@ from serving.pools.local import LocalPoolClient
 from serving.pools.pool import Pool
 from serving.pools.replica import PoolReplica, RayPoolClient
 from serving.pools.selfcheck import Check
-from serving.pools.selfcheck import run as run_selfcheck
+from serving.pools.selfcheck import once as check_once
 from serving.router import dispatch
 from serving.router.admission import limits
 from serving.router.brain import ServedModel
@@ -154,7 +154,8 @@ def open_pool(settings: Settings, name: str, metrics: Metrics) -> Pool:
         for record in records
     ]
     publish = partial(_publish, metrics, name, arena, vectors)
-    return Pool(name, families, backend_ready, metrics, publish, partial(run_selfcheck, checks, arena))
+    self_check = partial(check_once, checks, arena, triton, settings.features.region)
+    return Pool(name, families, backend_ready, metrics, publish, self_check)
 
 
 def _selfcheck_file(settings: Settings, record: EngineRecord) -> Path:
@@ -243,6 +244,8 @@ def build_application(settings: Settings) -> serve.Application:
         max_ongoing_requests=1024,
         ray_actor_options={"num_cpus": 0, "resources": settings.router.resources},
         health_check_period_s=2,
+        max_surge_percent=0 if settings.router.resources else 100,
+        graceful_shutdown_timeout_s=_patience_s(settings),
         logging_config=QUIET,
         user_config={"versions": settings.versions},
     )
@@ -266,10 +269,18 @@ def _pool(settings: Settings, name: str) -> serve.Application:
             request_router_kwargs={"num_fallback_replicas": FALLBACK_REPLICAS},
         ),
         health_check_period_s=2,
-        graceful_shutdown_timeout_s=10,
+        graceful_shutdown_timeout_s=_patience_s(settings),
         logging_config=QUIET,
     )
     return _versioned(pool, settings).bind(partial(_open_replica, settings, name), settings.triton.start_timeout_s)
+
+
+def _patience_s(settings: Settings) -> float:
+    """How long a replica that is replaced may finish what it holds: on a cluster, as long as any request may take.
+
+    On one machine, where nothing is replaced, this is how long `medserve up` may take to stop.
+    """
+    return settings.limits.max_deadline_s if settings.shape == "apart" else 20.0
 
 
 def begin_telling(settings: Settings) -> None:

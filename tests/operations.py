@@ -1,139 +1,31 @@
 """The procedures of an operator, one after another on a test cluster, under load: what each of them cost its users.
 
-    python tests/operations.py [--nodes 3] [--seconds 20] [--think 0.25] [--out docs/benchmarks] [upgrade canary drain loss]
+    python tests/operations.py [--nodes 3] [--seconds 20] [--part 0.6] [--out docs/benchmarks] [--timeline FILE]
+                               [upgrade canary drain loss]
 
-The load is S1 (sessions: an image, then ten prompts by its handle) and S3 (images against 14 labels), with thought between
-the calls. Every mask is compared with that of its prompt's first answer. A call counts as *asked again* where the answer was
-404 `send_image_again` and the session sent its image once more, as the interface says; as *closed* where the connection ended
-before an answer and the call was sent once more; as *failed* where any other error came back, or twice no answer; as *wrong*
-where a mask differs. The model's second version has the same weights under another name and digest (`version2.py`).
+First the cluster is saturated for a moment by closed loops of S1 (sessions: an image, then ten prompts by its handle) and S3
+(images against 14 labels); then users arrive at a part of those rates, with thought between the calls of a session. Every mask
+is compared with that of its prompt's first answer. A call counts as *asked again* where the answer was 404 `send_image_again`
+and the session sent its image once more, as the interface says; as *closed* where the connection ended before an answer and the
+call was sent once more; as *failed* where any other error came back, or twice no answer; as *wrong* where a mask differs. The
+model's second version has the same weights under another name and digest (`version2.py`).
 """
 
 import argparse
 import asyncio
+import contextlib
 import tempfile
 import time
-from collections import Counter
-from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 
 from cluster import Cluster
+from timeline import Timeline
+from users import CLIP, Users
 from version2 import VERSION, beside
 
-from serving.bench import load, wire
-from serving.bench.figures import percentile
 from serving.bench.machine import describe
-from serving.bench.pictures import Picture
-from serving.bench.s3 import LABELS, SIDE_PX
 
-CLIP = "synthetic-cxr-clip"
 WEIGHTS = (10, 50, 100)
-SESSIONS, READERS = 3, 1
-
-
-@dataclass
-class Seen:
-    """What users saw in one stretch of time."""
-
-    seconds: dict[str, list[float]] = field(default_factory=dict)
-    counts: Counter = field(default_factory=Counter)
-    codes: Counter = field(default_factory=Counter)
-
-    def note(self, kind, sample, wrong=False):
-        self.counts["requests"] += 1
-        if sample.ok:
-            self.seconds.setdefault(kind, []).append(sample.seconds)
-            self.counts["wrong"] += wrong
-        elif sample.code == "send_image_again":
-            self.counts["again"] += 1
-        else:
-            self.counts["failed"] += 1
-            self.codes[f"{kind} {sample.status} {sample.code}"] += 1
-
-    def p99_ms(self, kind):
-        return 1000 * percentile(self.seconds[kind], 99) if self.seconds.get(kind) else float("nan")
-
-
-class Users:
-    """The load, in this process's event loop. `seen` is exchanged for another at each `begin`."""
-
-    def __init__(self, cluster, think_s):
-        self._cluster = cluster
-        self._think_s = think_s
-        self._done = asyncio.Event()
-        self._seeds, self._masks = count(90_000), {}
-        self.seen = Seen()
-        self.models = Counter()
-
-    def begin(self):
-        """A new stretch; gives the one that ends."""
-        ended, self.seen = self.seen, Seen()
-        return ended
-
-    async def run(self):
-        await asyncio.gather(*(self._session(n) for n in range(SESSIONS)), *(self._reader(n) for n in range(READERS)))
-
-    def stop(self):
-        self._done.set()
-
-    async def _session(self, number):
-        line = self._line()
-        pictures = [Picture(90_000 + 10 * number + n) for n in range(4)]
-        for turn in count():
-            if self._done.is_set():
-                break
-            await self._one_session(line, pictures[turn % len(pictures)])
-        await line.close()
-
-    async def _one_session(self, line, picture):
-        handle = await self._encode(line, picture)
-        for prompt in picture.prompts:
-            if self._done.is_set() or handle is None:
-                return
-            sample, reply = await self._ask(line, wire.by_handle(handle, prompt))
-            if sample.code == "send_image_again":
-                self.seen.note("prompt", sample)
-                handle = await self._encode(line, picture)
-                continue
-            self.seen.note("prompt", sample, self._is_wrong(picture, prompt, sample, reply))
-            await asyncio.sleep(self._think_s)
-
-    def _is_wrong(self, picture, prompt, sample, reply):
-        """Against the first answer of the same model version to the same prompt."""
-        if not sample.ok:
-            return False
-        model = reply.json()["model"]["name"] if isinstance(reply.body, bytes) and reply.body.startswith(b"{") else ""
-        self.models[model] += 1
-        first = self._masks.setdefault((picture.seed, prompt, model), reply.counts())
-        return first != reply.counts()
-
-    async def _encode(self, line, picture):
-        sample, reply = await self._ask(line, wire.encode(picture.png))
-        self.seen.note("encode", sample)
-        return reply.image_id() if sample.ok else None
-
-    async def _reader(self, number):
-        line = self._line()
-        for seed in count(95_000 + 10_000 * number):
-            if self._done.is_set():
-                break
-            ask = wire.classify(Picture(seed, SIDE_PX).png, LABELS[14], CLIP)
-            sample, _ = await self._ask(line, ask)
-            self.seen.note("classify", sample)
-            await asyncio.sleep(self._think_s)
-        await line.close()
-
-    def _line(self):
-        return wire.line("http", self._cluster.http_url, self._cluster.grpc_address)
-
-    async def _ask(self, line, ask):
-        """One call; once more where its connection was closed before an answer, as a client with `retries` does."""
-        sample, reply = await load.ask_once(line, ask, 0.0)
-        if sample.status == 0:
-            self.seen.counts["closed"] += 1
-            sample, reply = await load.ask_once(line, ask, 0.0)
-        return sample, reply
 
 
 async def in_thread(work, *arguments):
@@ -161,26 +53,52 @@ async def loss(cluster):
 PROCEDURES = {"upgrade": upgrade, "canary": canary, "drain": drain, "loss": loss}
 
 
-async def measure(cluster, names, seconds, think_s, say=print):
-    """name -> (before, during): the procedures in order, each after a quiet stretch of `seconds`."""
-    users, found = Users(cluster, think_s), {}
-    running = asyncio.create_task(users.run())
-    await asyncio.sleep(5)  # every picture's masks are known, every connection is open
+async def measure(cluster, names, seconds, users, say=print, mark=lambda what: None):
+    """name -> (before, during, seconds): the procedures in order, each after a quiet stretch of `seconds`."""
+    found = {}
     for name in names:
+        mark(f"before {name}")
         users.begin()
         await asyncio.sleep(seconds)
         before = users.begin()
+        mark(f"{name} begins")
         started = time.monotonic()
         await PROCEDURES[name](cluster)
+        mark(f"{name} is done")
         await asyncio.sleep(max(seconds - (time.monotonic() - started), 5))
         found[name] = (before, users.begin(), time.monotonic() - started)
         say(f"{name}: {dict(found[name][1].counts)} {dict(found[name][1].codes)} models {dict(users.models)}")
         if name in ("drain", "loss") and name != names[-1]:
             await in_thread(cluster.add_node)
             await asyncio.sleep(10)
+    return found
+
+
+async def in_closed_loops(cluster, names, seconds, think_s, sessions=3, readers=1):
+    """`measure` with so many users, however fast the machine is."""
+    users = Users(cluster, think_s)
+    running = asyncio.create_task(users.closed(sessions, readers))
+    await asyncio.sleep(5)
+    found = await measure(cluster, names, seconds, users)
     users.stop()
     await running
     return found
+
+
+async def at_part_of_capacity(cluster, names, options, timeline):
+    """`measure` with arrivals at a part of what the cluster can do, and a line that says so."""
+    users = Users(cluster, options.think, timeline)
+    sessions, readings = await users.saturate(options.saturate)
+    wanted = options.part * sessions, options.part * readings
+    what = f"{10 * sessions:.0f} prompts and {readings:.0f} readings a second together"
+    load = f"capacity: {what}; load: {options.part:.0%} of it"
+    print(load, flush=True)
+    running = asyncio.create_task(users.opened(*wanted))
+    await asyncio.sleep(3)
+    found = await measure(cluster, names, options.seconds, users, mark=timeline.mark if timeline else lambda what: None)
+    users.stop()
+    await running
+    return found, load
 
 
 def row(name, before, during, spent):
@@ -193,31 +111,39 @@ def row(name, before, during, spent):
 
 
 def running(nodes, folder):
-    """A cluster that serves both versions, with room for two replicas on a node."""
+    """A cluster that serves both versions, with room for two replicas on a node, whose engines have a thread each."""
     repository = beside(folder)
     models = f"litemedsam,litemedsam@{VERSION},{CLIP}"
     variables = {"MEDSERVE_REPOSITORY__PATH": str(repository), "MEDSERVE_REPOSITORY__MODELS": models}
-    return Cluster(nodes, room=2, MEDSERVE_ROUTER__REPLICAS="2", **variables)
+    return Cluster(nodes, room=2, MEDSERVE_ROUTER__REPLICAS="2", MEDSERVE_TRITON__THREADS="1", **variables)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("procedures", nargs="*", default=[*PROCEDURES])
     parser.add_argument("--nodes", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=20)
-    parser.add_argument("--think", type=float, default=0.25, help="seconds between a user's calls")
+    parser.add_argument("--seconds", type=float, default=30)
+    parser.add_argument("--saturate", type=float, default=15, help="seconds in which capacity is measured")
+    parser.add_argument("--part", type=float, default=0.6, help="the part of capacity that is asked for")
+    parser.add_argument("--think", type=float, default=0.25, help="seconds between the calls of a session")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--timeline", type=Path, help="write down what happened when, for tests/timeline.py")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, running(options.nodes, Path(folder)) as cluster:
-        found = asyncio.run(measure(cluster, options.procedures, options.seconds, options.think))
+    with contextlib.ExitStack() as opened:
+        folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
+        cluster = opened.enter_context(running(options.nodes, folder))
+        timeline = opened.enter_context(Timeline(cluster.pid)) if options.timeline else None
+        found, load = asyncio.run(at_part_of_capacity(cluster, options.procedures, options, timeline))
+        if timeline:
+            timeline.save(options.timeline)
     rows = [row(name, *seen) for name, seen in found.items()]
     head = "| procedure | seconds | requests | failed | wrong | asked again | closed | p99, ms | during | ratio | S3's |"
     table = "\n".join([head, "|" + " --- |" * 11, *(text for text, _ in rows)])
     print(table)
     if options.out:
         machine = "\n".join(f"- {name}: {value}" for name, value in describe().items())
-        command = f"python tests/operations.py --nodes {options.nodes} --seconds {options.seconds:g} --think {options.think:g}"
-        page = f"# Operations\n\n`{command}`, {time.strftime('%F')}\n\n{machine}\n\n{table}\n"
+        command = f"python tests/operations.py --nodes {options.nodes} --seconds {options.seconds:g} --part {options.part:g}"
+        page = f"# Operations\n\n`{command}`, {time.strftime('%F')}\n\n{machine}\n- {load}\n\n{table}\n"
         (options.out / "operations.md").write_text(page)
     raise SystemExit(any(bad for _, bad in rows))
 

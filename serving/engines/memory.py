@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from serving.errors import SetupError
+from serving.slots import PAGE
 
 
 class Memory(Protocol):
@@ -20,6 +21,10 @@ class Memory(Protocol):
 
     async def unregister(self, client: Any, region: str, timeout_s: float) -> None:
         """Let the server unmap a region."""
+        ...
+
+    async def note(self, client: Any, name: str, region: str, timeout_s: float) -> None:
+        """Give a region's first page another name: the server knows it until it ends, and so do all who ask what it knows."""
         ...
 
 
@@ -43,6 +48,10 @@ class SystemMemory:
     async def unregister(self, client: Any, region: str, timeout_s: float) -> None:
         """See `Memory`."""
         await client.unregister_system_shared_memory(region, headers=self._headers, client_timeout=timeout_s)
+
+    async def note(self, client: Any, name: str, region: str, timeout_s: float) -> None:
+        """See `Memory`."""
+        await client.register_system_shared_memory(name, region, PAGE, headers=self._headers, client_timeout=timeout_s)
 
 
 class CudaMemory:
@@ -76,6 +85,11 @@ class CudaMemory:
     async def unregister(self, client: Any, region: str, timeout_s: float) -> None:
         """See `Memory`."""
         await client.unregister_cuda_shared_memory(region, client_timeout=timeout_s)
+
+    async def note(self, client: Any, name: str, region: str, timeout_s: float) -> None:
+        """See `Memory`."""
+        raw = self._cuda.get_raw_handle(self._handle)
+        await client.register_cuda_shared_memory(name, raw, self._device, PAGE, client_timeout=timeout_s)
 
     def close(self) -> None:
         """Free the GPU's memory. The server must have unmapped it."""

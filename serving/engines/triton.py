@@ -122,6 +122,21 @@ class TritonServer:
         if self._registration is registration:
             self._registration = None
 
+    async def remembers(self, region: str, note: str) -> bool:
+        """Whether `note` was given this note about the region since the server started. False where it cannot say."""
+        try:
+            return _noted(region, note) in await self._memory.known(self.client, self.call_timeout_s)
+        except InferenceServerException as exc:
+            log.debug("Triton does not say what it has mapped: %s", exc.status())
+            return False
+
+    async def note(self, region: str, note: str) -> None:
+        """Have the server remember something for as long as it lives. Where it cannot, nobody is told."""
+        try:
+            await self._memory.note(self.client, _noted(region, note), region, self.call_timeout_s)
+        except InferenceServerException as exc:
+            log.info("Triton takes no note: %s", exc.status())
+
     async def _register(self, region: str) -> None:
         """Register the region, and take those out whose owner is gone: their memory is held until then."""
         try:
@@ -275,6 +290,11 @@ class TritonEngine:
             return _unavailable()
         log.error("engine %s failed: %s", self._name, message)
         return Fault(Kind.ENGINE_FAILED, "the engine failed on this request; the server's log has the details")
+
+
+def _noted(region: str, note: str) -> str:
+    """The region's second name; it begins like the first, so that it goes when its owner is gone."""
+    return f"{region}.{note}"
 
 
 def _places(tensors: tuple[TensorSpec, ...], slot: shm.Slot) -> list[Place]:

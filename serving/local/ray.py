@@ -25,6 +25,10 @@ REPLICA_CAP_BYTES = 1024 * 1024 * 1024
 H2_WINDOW_BYTES = 8 * 1024 * 1024
 BUFFER_BYTES = 64 * 1024
 """HAProxy's, two a connection that is at work."""
+RETRY_ON = "conn-failure empty-response"
+"""What HAProxy sends to another replica. On a connection that the replica closes just then (it stops, or died) no answer comes:
+by HAProxy's default the client's connection is closed without a word. Ours are calls that may be made twice. It can only repeat
+what came whole in one buffer (`BUFFER_BYTES`): every prompt by handle, few images."""
 
 SERVICERS = ("serving.edge.grpc.add_inference_servicer", "serving.edge.grpc.add_health_servicer")
 SPARE_PORTS = 16
@@ -56,6 +60,7 @@ def environment(run_dir: Path, multiproc_dir: Path, max_body_bytes: int) -> dict
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(http + SPARE_PORTS - 1),
         "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(grpc),
         "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(grpc + SPARE_PORTS - 1),
+        "RAY_SERVE_HAPROXY_RETRY_ON": RETRY_ON,
         "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(max_body_bytes + GRPC_MARGIN_BYTES),
         "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(REPLICA_CAP_BYTES),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",

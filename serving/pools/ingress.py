@@ -10,6 +10,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from serving.edge.fronts import Fronts
+from serving.pools import priority
 
 OpenFronts = Callable[[dict[str, DeploymentHandle[Any]]], Awaitable[Fronts]]
 
@@ -22,6 +23,7 @@ class Ingress:
     async def __init__(self, open_fronts: OpenFronts, **pools: DeploymentHandle[Any]) -> None:  # type: ignore[misc]  # Ray awaits it
         self._fronts = await open_fronts(pools)
         self._grpc = self._fronts.grpc
+        priority.ready()
 
     def __serve_build_asgi_app__(self) -> Any:
         """The ASGI application of the HTTP front."""

@@ -16,6 +16,7 @@ from serving.domain.answer import Answer
 from serving.domain.request import Request
 from serving.domain.volume import VolumeEvent
 from serving.errors import Fault, Kind
+from serving.pools import priority
 from serving.pools.pool import Pool
 from serving.router.admission import Permit
 from serving.telemetry import tracing
@@ -34,6 +35,7 @@ class PoolReplica:
     async def __init__(self, open_pool: Callable[[], Pool], warm_up_s: float) -> None:  # type: ignore[misc]  # Ray awaits it
         self._pool = open_pool()
         await self._pool.warm_up(warm_up_s)
+        priority.ready()
 
     async def answer(self, request: Request) -> Answer | Fault:
         """The answer or the Fault, as a value."""

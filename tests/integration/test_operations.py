@@ -23,7 +23,7 @@ def cluster(tmp_path_factory):
 @pytest.fixture(scope="module")
 def seen(cluster):
     """name -> (before, during, seconds), in the order in which they were done."""
-    return asyncio.run(operations.measure(cluster, ["upgrade", "canary", "drain"], SECONDS, THINK_S))
+    return asyncio.run(operations.in_closed_loops(cluster, ["upgrade", "canary", "drain"], SECONDS, THINK_S))
 
 
 @pytest.mark.parametrize("name", ["upgrade", "canary", "drain"])

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 SPACING_MM = 3.0
 
@@ -27,6 +26,8 @@ def values_at_3mm(
     volume: npt.NDArray[Any], spacing_mm: tuple[float, float, float], units: Plane = np.asarray
 ) -> npt.NDArray[np.float64]:
     """(z, y, x) -> (round(z f), round(y f), round(x f)). `units`: a slice's stored samples -> values."""
+    from scipy import ndimage  # a third of a second, which replicas without this model need not spend at their start
+
     along_z, *across = factors(spacing_mm)
     planes = np.stack([ndimage.zoom(np.asarray(units(plane), np.float64), across, order=3) for plane in volume])
     return np.asarray(ndimage.zoom(planes, (along_z, 1, 1), order=3))
