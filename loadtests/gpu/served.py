@@ -25,6 +25,7 @@ class Served:
     inputs: dict[str, tuple[int, ...]]
     outputs: dict[str, tuple[int, ...]]
     most: int
+    attention: str = ""
 
 
 SERVED = {
@@ -35,7 +36,7 @@ SERVED = {
         {"mask": (-1, 1, 256, 256), "iou": (-1, 1)},
         1,
     ),
-    "sam_vit_b_encoder": Served("sam_vit_b_encoder", {"image": (3, 1024, 1024)}, FEATURES, 8),
+    "sam_vit_b_encoder": Served("sam_vit_b_encoder", {"image": (3, 1024, 1024)}, FEATURES, 8, "padded"),
     "clip_b32_encoder": Served("clip_b32_encoder", {"pixels": (3, 224, 224)}, {"embedding": (512,)}, 256),
 }
 
@@ -60,7 +61,7 @@ def repository(folder: Path, weights: Path, forms: dict[str, str], device: str) 
         kind = "KIND_CPU" if device == "cpu" else "KIND_GPU"
         said = {
             "ROOT": str(Path(__file__).parents[2]), "WEIGHTS": str(weights.resolve()), "NET": one.net, "FORM": form,
-            "DEVICE": device, "FORCE_CPU_ONLY_INPUT_TENSORS": "no",
+            "ATTENTION": one.attention, "DEVICE": device, "FORCE_CPU_ONLY_INPUT_TENSORS": "no",
         }  # fmt: skip
         lines = [
             f'name: "{name}"', 'backend: "python"', f"max_batch_size: {one.most}",

@@ -1,7 +1,7 @@
 """A Python model of Triton that runs one of the networks with PyTorch on the GPU, its usual shapes as CUDA graphs.
 
-Parameters: ROOT (where `serving` and `loadtests` lie), WEIGHTS (the checkpoint's folder), NET, FORM (`loadtests.gpu.lowered`),
-DEVICE. Inputs and outputs may lie in the GPU's memory: what a client put into CUDA shared memory is not copied to the host.
+Parameters: ROOT (where `serving` and `loadtests` lie), WEIGHTS (the checkpoint's folder), NET, FORM and ATTENTION
+(`loadtests.gpu.lowered`), DEVICE. Inputs and outputs may lie in the GPU's memory: what a client put into CUDA shared memory is not copied to the host.
 """
 
 import json
@@ -26,7 +26,8 @@ class TritonPythonModel:
         self.device = said["DEVICE"]
         self.names = [one["name"] for one in config["input"]]
         self.outputs = [one["name"] for one in config["output"]]
-        self.call = lowered.run(served.network(said["NET"], Path(said["WEIGHTS"])), said["FORM"], self.device)
+        net = served.network(said["NET"], Path(said["WEIGHTS"]))
+        self.call = lowered.run(net, said["FORM"], self.device, attention=said["ATTENTION"])
         self.graphs = {}
 
     def execute(self, requests):
