@@ -30,7 +30,7 @@ def run(module: nn.Module, form: str, device: str, *, attention: str = "", compi
     """
     kind, _, strict = form.partition("-")
     dtype = TYPES[kind]
-    _tf32(kind == "tf32")
+    tf32(kind == "tf32")
     made = fused.replaced(_folded(copy.deepcopy(module).eval()), attention).to(device)
     if strict:
         _lower_products(made, dtype)
@@ -50,7 +50,8 @@ def run(module: nn.Module, form: str, device: str, *, attention: str = "", compi
     return call
 
 
-def _tf32(on: bool) -> None:
+def tf32(on: bool) -> None:
+    """Whether float32 products of this process may round their operands to TF32; PyTorch's default is yes for convolutions."""
     torch.backends.cuda.matmul.allow_tf32 = on
     torch.backends.cudnn.allow_tf32 = on
 

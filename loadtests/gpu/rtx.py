@@ -11,7 +11,7 @@ import onnx
 import torch
 from torch import Tensor
 
-from loadtests.gpu import items, nets, skeleton
+from loadtests.gpu import items, lowered, nets, skeleton
 from loadtests.gpu.clock import graphed, times_ms
 from loadtests.gpu.report import Report
 from loadtests.gpu.torch_bench import verdict
@@ -67,6 +67,7 @@ class Plan:
 
 def run(report: Report, folder: Path, small: bool) -> None:
     """All of it; without a GPU only the building."""
+    lowered.tf32(False)
     builder = tensorrt.installed(("tensorrt_rtx",))
     report.section("rtx.version", lambda: builder.version)
     gpu = torch.cuda.is_available()

@@ -42,6 +42,8 @@ def run(report: Report, folder: Path, device: str, small: bool) -> None:
     """Start the server, measure, stop it."""
     with tempfile.TemporaryDirectory(prefix="medserve-gpu-") as work:
         forms = {name: form for name, form in FORMS.items() if not small or name.startswith("lite")}
+        if device == "cpu":
+            forms = dict.fromkeys(forms, "f32")
         models = served.repository(Path(work) / "models", folder, forms, device)
         sizes = [4 * int(np.prod(shape)) for shape in served.FEATURES.values()]
         *starts, slot_bytes = slots.offsets(sizes)

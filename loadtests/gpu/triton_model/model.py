@@ -1,7 +1,8 @@
 """A Python model of Triton that runs one of the networks with PyTorch on the GPU, its usual shapes as CUDA graphs.
 
 Parameters: ROOT (where `serving` and `loadtests` lie), WEIGHTS (the checkpoint's folder), NET, FORM and ATTENTION
-(`loadtests.gpu.lowered`), DEVICE. Inputs and outputs may lie in the GPU's memory: what a client put into CUDA shared memory is not copied to the host.
+(`loadtests.gpu.lowered`), DEVICE. Inputs and outputs may lie in the GPU's memory: what a client put into CUDA shared memory is
+not copied to the host.
 """
 
 import json
