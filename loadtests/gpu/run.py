@@ -13,7 +13,8 @@ import torch
 from loadtests.gpu.ceilings import ceilings, machine
 from loadtests.gpu.report import Report
 
-PARTS = ("machine", "torch", "rtx", "triton")
+PARTS = ("machine", "torch", "rtx", "triton", "compiled")
+"""In the order of their worth; `compiled` is `torch` through torch.compile, which takes minutes."""
 
 
 def main() -> None:
@@ -24,7 +25,6 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"), help="cpu: a rehearsal, its figures mean nothing")
     parser.add_argument("--small", action="store_true", help="smallest sizes")
-    parser.add_argument("--no-compile", action="store_true", help="without torch.compile")
     parser.add_argument("--budget-s", type=float, default=300, help="no section begins after that many seconds")
     said = parser.parse_args()
     torch.set_num_threads(min(16, torch.get_num_threads()))
@@ -35,7 +35,7 @@ def main() -> None:
     if "torch" in said.only:
         from loadtests.gpu import torch_bench
 
-        torch_bench.run(report, said.folder, said.device, said.small, not said.no_compile)
+        torch_bench.run(report, said.folder, said.device, said.small)
     if "rtx" in said.only:
 
         def rtx() -> str:
@@ -54,6 +54,10 @@ def main() -> None:
             return "ran"
 
         report.section("triton", triton)
+    if "compiled" in said.only:
+        from loadtests.gpu import torch_bench
+
+        torch_bench.run_compiled(report, said.folder, said.device, said.small)
 
 
 if __name__ == "__main__":
