@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from serving.build.gate_set import Item
 from serving.families.litemedsam.postprocess import binary_mask
+
+if TYPE_CHECKING:
+    from serving.build.gate_set import Item
 
 IOU_MEAN, IOU_LEAST = 0.99, 0.95
 PROMPTS, MASK_PX = 100, 100
