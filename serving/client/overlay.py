@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,8 +40,9 @@ def _backdrop(image: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     from PIL import Image, UnidentifiedImageError
 
     black = np.zeros((*shape, 3), np.uint8)
-    try:
-        with Image.open(image) as opened:
-            return np.asarray(opened.convert("RGB")) if opened.size == (shape[1], shape[0]) else black
-    except UnidentifiedImageError:
-        return black
+    with warnings.catch_warnings(action="ignore"):  # a DICOM file may begin like a TIFF that Pillow then complains of
+        try:
+            with Image.open(image) as opened:
+                return np.asarray(opened.convert("RGB")) if opened.size == (shape[1], shape[0]) else black
+        except UnidentifiedImageError:
+            return black

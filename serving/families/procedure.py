@@ -77,8 +77,8 @@ def placed(pixels: npt.NDArray[Any], side_px: int) -> npt.NDArray[np.float32]:
     return tensor
 
 
-def wider(mask: npt.NDArray[np.uint8], shift_px: int, most_px: tuple[int, int]) -> tuple[float, float, float, float] | None:
-    """The box (x0, y0, x1, y1) around what is not 0 of (rows, columns), each side moved out by `shift_px`, no farther than 0
+def wider(mask: npt.NDArray[Any], shift_px: int, most_px: tuple[int, int]) -> tuple[float, float, float, float] | None:
+    """The box (x0, y0, x1, y1) around what is not 0 of (rows, columns) uint8, each side moved out by `shift_px`, not beyond 0
     and `most_px` (width, height); None where all is 0. Corners are the outermost pixels' own numbers, as upstream's."""
     x, y, width, height = cv2.boundingRect(mask)
     if not width:

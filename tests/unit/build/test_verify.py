@@ -59,6 +59,11 @@ def test_an_engine_below_float32_needs_its_gate(tmp_path, changes, state):
     assert states(verify.gates(target(tmp_path, **changes))) == [state]
 
 
+def test_an_engine_that_parity_alone_judged_says_so(tmp_path):
+    made = target(tmp_path, gate={"precision": "f32", "kind": "parity", "passed": True})
+    assert [check.detail for check in verify.gates(made)] == ["f32: by parity alone"]
+
+
 def test_recorded_parity_is_held_to_the_build_s_bound_and_recomputed_only_from_its_own_checkpoint(tmp_path):
     recorded, again = verify.parity(target(tmp_path / "a"), tmp_path, None, print)
     assert (recorded.state, again.state) == ("ok", "none")

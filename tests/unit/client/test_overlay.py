@@ -1,6 +1,9 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom.data import get_testdata_file
 
 from serving.client.overlay import COLOURS, overlay, write_masks
 
@@ -26,6 +29,12 @@ def test_on_black_where_pillow_cannot_read_the_file(tmp_path):
     (tmp_path / "in.dcm").write_bytes(b"DICM")
     write_masks(tmp_path / "out.png", tmp_path / "in.dcm", [np.zeros((4, 5), bool)])
     assert (tmp_path / "out.png").stat().st_size > 0
+
+
+def test_on_black_and_without_a_word_where_a_dicom_file_begins_like_a_tiff(tmp_path, recwarn):
+    write_masks(tmp_path / "out.png", Path(get_testdata_file("CT_small.dcm")), [np.zeros((128, 128), bool)])
+    assert (tmp_path / "out.png").stat().st_size > 0
+    assert [str(each.message) for each in recwarn if each.category is UserWarning] == []
 
 
 def test_nothing_to_draw(tmp_path):
