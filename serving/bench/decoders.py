@@ -1,7 +1,7 @@
 """`python -m serving.bench.decoders`: what a prompt costs on LiteMedSAM's two decoding graphs, by its number of tokens.
 
-The built engines bare, in one process, interleaved: CPU milliseconds of all threads, which other load on the machine changes least.
-Where the columns cross is `families.sam_engines.FOLDED_TOKENS`.
+The built engines bare, in one process, interleaved: CPU milliseconds of all threads, which other work on the machine changes
+least. Where the columns cross is `families.sam_engines.FOLDED_TOKENS`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from statistics import median
 import numpy as np
 
 from serving.bench import bare
-from serving.families.sam_engines import FEATURES
 from serving.settings import load
 
 PARTS = ("mask_decoder", "mask_refiner")
+FEATURES = {"x0": (1, 4096, 256), "k0": (1, 8, 16, 4096), "v0": (1, 8, 4096, 16), "q0": (1, 8, 4096, 16)}
 TOKENS = (2, 8, 16, 24, 28, 30, 32, 48, 66)
 ROUNDS = 9
 
@@ -27,7 +27,7 @@ def measure(repository: Path, objects: int, tokens: int, rounds: int = ROUNDS) -
     draw = np.random.default_rng(tokens)
     records = bare.read_record(repository, "litemedsam")["engines"]
     engines = {part: bare.open_engine(repository, records[part][0], outputs=bare.ONE_MASK) for part in PARTS}
-    given: bare.Arrays = {each.name: draw.standard_normal((1, *each.shape)).astype(np.float32) for each in FEATURES}
+    given: bare.Arrays = {name: draw.standard_normal(shape).astype(np.float32) for name, shape in FEATURES.items()}
     given["points"] = draw.uniform(60, 190, (1, objects, tokens, 2)).astype(np.float32)
     given["labels"] = draw.integers(0, 2, (1, objects, tokens))
     given["logits"] = np.zeros((1, objects, 1, 256, 256), np.float32)
