@@ -57,9 +57,9 @@ class OpenVino:
 
 
 class OnnxRuntime:
-    """One session; `infer` gives every output by name."""
+    """One session; `infer` gives its outputs by name: those named, all where none is."""
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, outputs: tuple[str, ...] = ()) -> None:
         import onnxruntime as ort
 
         options = ort.SessionOptions()
@@ -67,7 +67,7 @@ class OnnxRuntime:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self.inputs = [one.name for one in self._session.get_inputs()]
-        self.outputs = [one.name for one in self._session.get_outputs()]
+        self.outputs = list(outputs) or [one.name for one in self._session.get_outputs()]
 
     def infer(self, given: Arrays) -> Arrays:
         """Run once."""
@@ -84,7 +84,7 @@ def open_engine(repository: Path, record: dict[str, Any], threads: int = 0, outp
     threads = threads or cores()
     if (folder / "model.xml").exists():
         return OpenVino(folder / "model.xml", precision_hint(folder), threads, outputs)
-    return OnnxRuntime(folder / "model.onnx", threads)
+    return OnnxRuntime(folder / "model.onnx", threads, outputs)
 
 
 def precision_hint(folder: Path) -> str:

@@ -35,6 +35,7 @@ class ContrastiveModel(ABC):
     async def answer(self, request: Request, stages: Stages) -> Answer:
         """Scores for Classify, unit vectors for Embed. Raises Fault."""
         result: Scores | Embeddings
+        features: Outcome | Literal[""]
         match request.task:
             case Classify() as task:
                 result, features = await self._classify(task, request, stages)

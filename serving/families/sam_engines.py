@@ -40,7 +40,7 @@ MASKS = (
 ENCODER_BATCH = 4
 """Images in one encoder call, on a GPU."""
 
-FOLDED_TOKENS = 24
+FOLDED_TOKENS = 30
 """Most tokens of an object for which the folded decoder is the cheaper graph (docs/decisions/0030)."""
 
 Call = tuple[str, dict[str, npt.NDArray[Any]]]

@@ -42,10 +42,11 @@ def pytorch_mask(lite, encoded, box, clicks=()):
     image = decode(encoded, LimitSettings())
     given = prepare(image)
     width, height = image.frame.size_px
-    places = np.array([*(click[:2] for click in clicks), box[:2], box[2:]], np.float32) * (256 / max(width, height))
+    places = np.array([*(click[:2] for click in clicks), box[:2], box[2:]]) * (256 / max(width, height))
+    places[-2:] = np.trunc(places[-2:])  # as upstream's resize_box_to_256
     labels = torch.tensor([[*(click[2] for click in clicks), litemedsam.TOP, litemedsam.BOTTOM]])
     features = lite.image_encoder(torch.from_numpy(given.tensor))
-    sparse = lite.prompt_encoder(torch.from_numpy(places[None]), labels)
+    sparse = lite.prompt_encoder(torch.from_numpy(places[None]).float(), labels)
     logits = litemedsam.Decode(lite)(features, sparse)[0][0, 0].numpy()
     return binary_mask(logits, given.content_px, (width, height))
 

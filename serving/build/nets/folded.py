@@ -7,7 +7,8 @@ The two-way transformer projects all 64 x 64 image tokens ten times. With few pr
   over image tokens; positions are constants, projected when the graph is made.
 - A transposed convolution of stride 2 and size 2 is a matrix product in channels-last order, and LayerNorm2d an ordinary one.
 
-Folding costs about 8 T columns for each projection's 128: above some ten points a prompt, `MaskDecoder` itself is cheaper.
+Folding costs about 8 T columns for each projection's 128: with many points a prompt, `MaskDecoder` itself is cheaper
+(docs/decisions/0030 has where).
 """
 
 from __future__ import annotations

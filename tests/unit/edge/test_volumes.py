@@ -6,6 +6,7 @@ import json
 import os
 import time
 from contextlib import closing
+from dataclasses import replace
 
 import grpc
 import httpx
@@ -21,7 +22,9 @@ from serving.domain.volume import KeyMask, VolumeFormat
 from serving.edge.proto import inference_pb2 as pb
 from serving.edge.proto.inference_pb2_grpc import InferenceStub
 from serving.errors import Fault, Kind
+from serving.router import dispatch
 from serving.settings import AuthSettings, LimitSettings, Settings, VolumeSettings
+from tests.unit.edge import fakes
 from tests.unit.edge.fakes import FakeBrain
 from tests.unit.edge.servers import serve
 
@@ -152,6 +155,21 @@ def test_one_object_is_shown_by_a_box_on_each_slice_on_both_fronts(served):
             (1, None, None),
         ]
         assert task.objects[0].shown.box == Box(1, 2, 23, 30)
+
+
+def test_class_names_with_a_support_set_are_understood_on_both_fronts(served, monkeypatch):
+    sam = fakes.SERVED[0]
+    monkeypatch.setattr(fakes, "SERVED", (replace(sam, prompts=(dispatch.CLASSES,)),))
+    with Client(served.url, token="token-1") as client, GrpcClient(served.address, token="token-1") as other:
+        for front in (client, other):
+            front.segment_volume(b"V", classes=["liver", "kidney"], supports="abdomen")
+            with pytest.raises(MedserveError, match="the support set says where to look") as caught:
+                front.segment_volume(b"V", classes=["liver"], supports="abdomen", boxes=[BOX])
+            assert (caught.value.code, caught.value.param) == ("invalid", "classes")
+            with pytest.raises(MedserveError, match="needs the names of the structures"):
+                front.segment_volume(b"V", supports="abdomen")
+    asked = [request.task.objects for request in served.brain.seen]
+    assert [(each.names, each.supports) for each in asked] == [(("liver", "kidney"), "abdomen")] * 2
 
 
 def test_rle_of_a_mask_is_cocos():
