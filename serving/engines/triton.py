@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 import time
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -20,6 +21,7 @@ from serving.domain.request import Deadline, Priority
 from serving.engines import triton_message
 from serving.engines.engine import EngineSpec, Tensors, TensorSpec, Timing, ignore
 from serving.engines.memory import Memory, SystemMemory
+from serving.engines.outbox import Outbox
 from serving.engines.triton_message import Place
 from serving.errors import Fault, Kind
 from serving.manifest import EngineRecord
@@ -66,8 +68,10 @@ class TritonServer:
         self._client: Any = None
         self._channel: Any = None
         self._stub: Any = None
-        self._memory: Memory = memory or SystemMemory(region_bytes, {KEY_HEADER: key} if key else None)
+        headers = {KEY_HEADER: key} if key else None
+        self._memory: Memory = memory or SystemMemory(region_bytes, headers)
         self._registration: asyncio.Task[None] | None = None
+        self.outbox = Outbox(headers)
 
     @property
     def client(self) -> Any:
@@ -154,7 +158,8 @@ class TritonServer:
             return False
 
     async def close(self) -> None:
-        """Close the channels."""
+        """Close the channels, and give the memory for answers back."""
+        self.outbox.close()
         if self._channel is not None:
             await self._channel.close()
             self._channel = self._stub = None
@@ -206,13 +211,18 @@ class TritonEngine:
         left_s = min(deadline.check(f"engine {self._name}"), self._server.call_timeout_s)
         wanted = outputs or tuple(self._outputs)
         registration = None
+        laid = await self._places_for(inputs, wanted, left_s) if slot is not None else []
+        answered = False
         try:
             if self._by_region and slot is not None:
                 registration = await self._server.share(slot.region)
-            response = await self._server.model_infer(self._message(inputs, wanted, slot, left_s), left_s, tracing.handed_on())
+            message = self._message(inputs, wanted, slot, left_s, laid)
+            response = await self._server.model_infer(message, left_s, tracing.handed_on())
+            answered = True
+            made = triton_message.outputs(response) | self._read(response, laid)
         except InferenceServerException as exc:
-            if registration is not None and REGION_IS_UNKNOWN in exc.message():
-                self._server.forgotten(registration)
+            if (registration is not None or laid) and REGION_IS_UNKNOWN in exc.message():
+                self._forgotten(registration)
                 return await self._call(inputs, deadline, outputs, slot)
             raise self._fault(exc, deadline) from exc
         except asyncio.CancelledError:
@@ -220,11 +230,54 @@ class TritonEngine:
             if _asked_to_stop():
                 raise
             raise _unavailable() from None
-        made = triton_message.outputs(response)
+        finally:
+            self._give_back(laid, answered)
         return {name: self._output(name, made.get(name)) for name in wanted}
 
-    def _message(self, inputs: Tensors, wanted: tuple[str, ...], slot: shm.Slot | None, left_s: float) -> Any:
-        """The whole call. Features go by the slot's name, or by their places in the region."""
+    async def _places_for(self, inputs: Tensors, wanted: tuple[str, ...], left_s: float) -> list[Place]:
+        """Where in this process's memory the answers of a call with known sizes are laid; empty: they come in the message."""
+        axis = self.spec.join
+        specs = [self._outputs[name] for name in wanted]
+        if axis is None or self._by_region or not all(spec.shape.count(-1) == 1 == -spec.shape[axis - 1] for spec in specs):
+            return []
+        rows = next(iter(inputs.values())).shape[axis]
+        exact = [replace(spec, shape=tuple(rows if side == -1 else side for side in spec.shape)) for spec in specs]
+        sizes = [_nbytes(spec) for spec in exact]
+        starts = slots.offsets(sizes)
+        outbox = self._server.outbox
+        offset = await outbox.take(starts[-1], self._server.client, left_s)
+        if offset is None:
+            return []
+        places = zip(exact, starts, sizes, strict=False)
+        return [Place(spec, outbox.region, offset + start, size) for spec, start, size in places]
+
+    def _read(self, response: Any, laid: list[Place]) -> dict[str, npt.NDArray[Any]]:
+        """name -> array of what the server has laid there; one whose shape is another is left out."""
+        shapes = {tensor.name: tuple(tensor.shape) for tensor in response.outputs}
+        return {
+            place.spec.name: self._server.outbox.read(place.offset, place.nbytes).view(place.spec.dtype).reshape(shape)
+            for place in laid
+            if (shape := (1, *place.spec.shape)) == shapes.get(place.spec.name)
+        }
+
+    def _give_back(self, laid: list[Place], answered: bool) -> None:
+        """The place is free again: at once where the server has answered, else when it can be at work on the call no more."""
+        if not laid:
+            return
+        if answered:
+            self._server.outbox.release(laid[0].offset)
+        else:
+            asyncio.get_running_loop().call_later(self._server.call_timeout_s, self._server.outbox.release, laid[0].offset)
+
+    def _forgotten(self, registration: asyncio.Task[None] | None) -> None:
+        if registration is not None:
+            self._server.forgotten(registration)
+        self._server.outbox.forgotten()
+
+    def _message(
+        self, inputs: Tensors, wanted: tuple[str, ...], slot: shm.Slot | None, left_s: float, laid: list[Place]
+    ) -> Any:
+        """The whole call. Features go by the slot's name, or by their places in the region; `laid`: places of the answers."""
         sent = [(name, self._input(name, value)) for name, value in inputs.items()]
         reads: list[Place] = []
         writes: list[Place] = []
@@ -233,6 +286,8 @@ class TritonEngine:
         elif slot is not None:
             sent.insert(0, (SLOT, np.array([[slot.index, slot.generation]], np.int64)))
             wanted = (SLOT, *wanted) if self.spec.writes else wanted
+        if laid:
+            writes, wanted = [*writes, *laid], ()
         return triton_message.request(
             self._name, self._version, sent, wanted, reads=reads, writes=writes, timeout_us=int(left_s * 1e6)
         )
@@ -279,11 +334,15 @@ class TritonEngine:
 
 def _places(tensors: tuple[TensorSpec, ...], slot: shm.Slot) -> list[Place]:
     """Where one image's Features lie in the slot's region."""
-    sizes = [math.prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in tensors]
+    sizes = [_nbytes(spec) for spec in tensors]
     starts = slots.offsets(sizes)
     return [
         Place(spec, slot.region, slot.offset + start, size) for spec, start, size in zip(tensors, starts, sizes, strict=False)
     ]
+
+
+def _nbytes(spec: TensorSpec) -> int:
+    return math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
 
 
 def _fits(spec: TensorSpec, value: npt.NDArray[Any]) -> bool:
