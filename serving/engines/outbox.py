@@ -11,14 +11,17 @@ import logging
 import mmap
 import os
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from tritonclient.utils import InferenceServerException
 
-from serving import shm
+from serving import shm, slots
+from serving.engines.engine import TensorSpec
 from serving.engines.memory import Memory, SystemMemory
+from serving.engines.triton_message import Place, nbytes
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +40,7 @@ class Outbox:
 
     def __init__(self, headers: dict[str, str] | None = None, places: int = PLACES, place_bytes: int = PLACE_BYTES) -> None:
         self.region = f"{shm.prefix()}{MARK}{secrets.token_hex(4)}"
-        self.place_bytes = place_bytes
+        self._place_bytes = place_bytes
         self._nbytes = places * place_bytes
         self._memory: Memory = SystemMemory(self._nbytes, headers)
         self._free = [n * place_bytes for n in range(places)]
@@ -45,25 +48,33 @@ class Outbox:
         self._registration: asyncio.Task[bool] | None = None
         self._shut = False
 
-    async def take(self, nbytes: int, client: Any, timeout_s: float) -> int | None:
-        """The offset of a place with so much room, to be given back with `release`; None where there is none.
+    async def lay(self, tensors: Sequence[TensorSpec], client: Any, timeout_s: float) -> list[Place]:
+        """Room for these tensors, of known shape, to be given back with `give_back`; empty where they go in the message.
 
         `client`: tritonclient's asynchronous one. The first call makes the region and has the server map it.
         """
-        if self._shut or nbytes > self.place_bytes or not self._free:
-            return None
-        if not await self._mapped(client, timeout_s):
-            return None
-        return self._free.pop() if self._free else None
+        sizes = [nbytes(tensor) for tensor in tensors]
+        starts = slots.offsets(sizes)
+        if self._shut or not sizes or starts[-1] > self._place_bytes or not self._free:
+            return []
+        if not await self._mapped(client, timeout_s) or not self._free:
+            return []
+        at = self._free.pop()
+        return [Place(spec, self.region, at + start, size) for spec, start, size in zip(tensors, starts, sizes, strict=False)]
 
-    def release(self, offset: int) -> None:
-        """The server writes no more to the place."""
-        self._free.append(offset)
+    def read(self, response: Any, laid: Sequence[Place]) -> dict[str, npt.NDArray[Any]]:
+        """name -> array, a copy of what the server says that it has laid; one whose shape is another is left out."""
+        shapes = {tensor.name: tuple(tensor.shape) for tensor in response.outputs}
+        return {each.spec.name: self._copy(each) for each in laid if shapes.get(each.spec.name) == (1, *each.spec.shape)}
 
-    def read(self, offset: int, nbytes: int) -> npt.NDArray[np.uint8]:
-        """A copy (nbytes,) uint8 of what lies there."""
-        assert self._bytes is not None
-        return self._bytes[offset : offset + nbytes].copy()
+    def give_back(self, laid: Sequence[Place], after_s: float = 0.0) -> None:
+        """The room is free again, now or when a call that was given up can be at work no more."""
+        if not laid:
+            return
+        if after_s:
+            asyncio.get_running_loop().call_later(after_s, self._free.append, laid[0].offset)
+        else:
+            self._free.append(laid[0].offset)
 
     def forgotten(self) -> None:
         """The server does not know the region any more (it was restarted): tell it again before the next use."""
@@ -73,6 +84,11 @@ class Outbox:
         """Give the memory back. The server keeps its own mapping until it is told or restarted."""
         self._shut = True
         (shm.ROOT / self.region).unlink(missing_ok=True)
+
+    def _copy(self, place: Place) -> npt.NDArray[Any]:
+        assert self._bytes is not None
+        found = self._bytes[place.offset : place.offset + place.nbytes].copy()
+        return found.view(place.spec.dtype).reshape(1, *place.spec.shape)
 
     async def _mapped(self, client: Any, timeout_s: float) -> bool:
         if self._registration is None or (self._registration.done() and not _told(self._registration)):

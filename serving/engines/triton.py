@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from dataclasses import replace
 from typing import Any
@@ -211,18 +210,21 @@ class TritonEngine:
         left_s = min(deadline.check(f"engine {self._name}"), self._server.call_timeout_s)
         wanted = outputs or tuple(self._outputs)
         registration = None
-        laid = await self._places_for(inputs, wanted, left_s) if slot is not None else []
-        answered = False
+        outbox, laid, answered = self._server.outbox, list[Place](), False
+        if slot is not None and not self._by_region:
+            laid = await outbox.lay(self._answers(inputs, wanted), self._server.client, left_s)
         try:
             if self._by_region and slot is not None:
                 registration = await self._server.share(slot.region)
             message = self._message(inputs, wanted, slot, left_s, laid)
             response = await self._server.model_infer(message, left_s, tracing.handed_on())
             answered = True
-            made = triton_message.outputs(response) | self._read(response, laid)
+            made = triton_message.outputs(response) | outbox.read(response, laid)
         except InferenceServerException as exc:
             if (registration is not None or laid) and REGION_IS_UNKNOWN in exc.message():
-                self._forgotten(registration)
+                outbox.forgotten()
+                if registration is not None:
+                    self._server.forgotten(registration)
                 return await self._call(inputs, deadline, outputs, slot)
             raise self._fault(exc, deadline) from exc
         except asyncio.CancelledError:
@@ -231,48 +233,17 @@ class TritonEngine:
                 raise
             raise _unavailable() from None
         finally:
-            self._give_back(laid, answered)
+            outbox.give_back(laid, 0.0 if answered else self._server.call_timeout_s)
         return {name: self._output(name, made.get(name)) for name in wanted}
 
-    async def _places_for(self, inputs: Tensors, wanted: tuple[str, ...], left_s: float) -> list[Place]:
-        """Where in this process's memory the answers of a call with known sizes are laid; empty: they come in the message."""
+    def _answers(self, inputs: Tensors, wanted: tuple[str, ...]) -> list[TensorSpec]:
+        """The tensors that will come back, where the inputs tell their shapes; empty where not."""
         axis = self.spec.join
         specs = [self._outputs[name] for name in wanted]
-        if axis is None or self._by_region or not all(spec.shape.count(-1) == 1 == -spec.shape[axis - 1] for spec in specs):
+        if axis is None or not all(spec.shape.count(-1) == 1 == -spec.shape[axis - 1] for spec in specs):
             return []
         rows = next(iter(inputs.values())).shape[axis]
-        exact = [replace(spec, shape=tuple(rows if side == -1 else side for side in spec.shape)) for spec in specs]
-        sizes = [_nbytes(spec) for spec in exact]
-        starts = slots.offsets(sizes)
-        outbox = self._server.outbox
-        offset = await outbox.take(starts[-1], self._server.client, left_s)
-        if offset is None:
-            return []
-        places = zip(exact, starts, sizes, strict=False)
-        return [Place(spec, outbox.region, offset + start, size) for spec, start, size in places]
-
-    def _read(self, response: Any, laid: list[Place]) -> dict[str, npt.NDArray[Any]]:
-        """name -> array of what the server has laid there; one whose shape is another is left out."""
-        shapes = {tensor.name: tuple(tensor.shape) for tensor in response.outputs}
-        return {
-            place.spec.name: self._server.outbox.read(place.offset, place.nbytes).view(place.spec.dtype).reshape(shape)
-            for place in laid
-            if (shape := (1, *place.spec.shape)) == shapes.get(place.spec.name)
-        }
-
-    def _give_back(self, laid: list[Place], answered: bool) -> None:
-        """The place is free again: at once where the server has answered, else when it can be at work on the call no more."""
-        if not laid:
-            return
-        if answered:
-            self._server.outbox.release(laid[0].offset)
-        else:
-            asyncio.get_running_loop().call_later(self._server.call_timeout_s, self._server.outbox.release, laid[0].offset)
-
-    def _forgotten(self, registration: asyncio.Task[None] | None) -> None:
-        if registration is not None:
-            self._server.forgotten(registration)
-        self._server.outbox.forgotten()
+        return [replace(spec, shape=tuple(rows if side == -1 else side for side in spec.shape)) for spec in specs]
 
     def _message(
         self, inputs: Tensors, wanted: tuple[str, ...], slot: shm.Slot | None, left_s: float, laid: list[Place]
@@ -334,15 +305,11 @@ class TritonEngine:
 
 def _places(tensors: tuple[TensorSpec, ...], slot: shm.Slot) -> list[Place]:
     """Where one image's Features lie in the slot's region."""
-    sizes = [_nbytes(spec) for spec in tensors]
+    sizes = [triton_message.nbytes(spec) for spec in tensors]
     starts = slots.offsets(sizes)
     return [
         Place(spec, slot.region, slot.offset + start, size) for spec, start, size in zip(tensors, starts, sizes, strict=False)
     ]
-
-
-def _nbytes(spec: TensorSpec) -> int:
-    return math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
 
 
 def _fits(spec: TensorSpec, value: npt.NDArray[Any]) -> bool:
