@@ -22,7 +22,7 @@ GRPC_MARGIN_BYTES = 1024 * 1024
 REPLICA_CAP_BYTES = 1024 * 1024 * 1024
 """Between the router and the pools. A decoded request is never larger than its message; answers may be."""
 
-H2_WINDOW_BYTES = 8 * 1024 * 1024
+H2_WINDOW_BYTES = 1024 * 1024
 BUFFER_BYTES = 64 * 1024
 """HAProxy's, two a connection that is at work."""
 

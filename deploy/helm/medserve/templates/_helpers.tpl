@@ -219,6 +219,10 @@ preStop:
 - {name: RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH, value: /run/medserve/m.sock}
 {{- /* Its access log has every URL as it was sent: a socket that nobody reads. */}}
 - {name: RAY_SERVE_HAPROXY_LOG_TARGET, value: /run/medserve/nobody}
+{{- /* Of HTTP/2, so much of a body may be under way before its reader says to go on (serving/local/ray.py). */}}
+- {name: RAY_SERVE_HAPROXY_H2_FE_INITIAL_WINDOW_SIZE, value: "1048576"}
+- {name: RAY_SERVE_HAPROXY_H2_BE_INITIAL_WINDOW_SIZE, value: "1048576"}
+- {name: RAY_SERVE_HAPROXY_TUNE_BUFSIZE, value: "65536"}
 - {name: RAY_SERVE_GRPC_MAX_MESSAGE_SIZE, value: {{ add (dig "limits" "max_body_bytes" 134217728 (deepCopy .Values.settings) | int64) 1048576 | quote }}}
 - {name: RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH, value: "1073741824"}
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
