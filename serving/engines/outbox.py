@@ -1,7 +1,6 @@
 """Where a server lays what engines answer: a small region of /dev/shm of this process, so that logits go in no message.
 
-A mask's logits are 256 KiB. In a message they are copied five times and cut into frames, which is most of what a call costs
-beside the engine's own work (docs/decisions/0027).
+A mask's logits are 256 KiB. In a message they are copied several times and cut into frames on the way (docs/decisions/0027).
 """
 
 from __future__ import annotations
