@@ -54,7 +54,8 @@ from serving.settings import PoolSettings, Settings
 from serving.telemetry import logs, tracing
 from serving.telemetry.metrics import Metrics, of_this_process
 
-QUIET = LoggingConfig(enable_access_log=False)
+QUIET = LoggingConfig(log_level="WARNING", enable_access_log=False)
+"""Ray Serve makes a record of every request even where its access log is off, unless the level spares it that."""
 BATCHED_IN_FLIGHT = 32
 """Calls at a time of an engine whose batches Triton makes."""
 HASH_ROUTER = "serving.pools.affinity:AffinityRouter"

@@ -56,7 +56,7 @@ def split(body: bytes, mark: bytes, most: int = MAX_PARTS) -> list[Part]:
 
 def _lines(body: bytes, line: bytes, most: int) -> tuple[list[int], list[int]]:
     """Where each boundary line ends, and where it begins; the body's first line may be one. Raises Fault(MALFORMED)."""
-    starts, ends = [], []
+    starts, ends = list[int](), list[int]()
     at = -2 if body.startswith(line[2:]) else body.find(line)
     while at != -1:
         if len(starts) > most:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -20,6 +20,7 @@ from serving.domain.request import Deadline, Priority
 from serving.engines import triton_message
 from serving.engines.engine import EngineSpec, Tensors, TensorSpec, Timing, ignore
 from serving.engines.memory import Memory, SystemMemory
+from serving.engines.outbox import Outbox
 from serving.engines.triton_message import Place
 from serving.errors import Fault, Kind
 from serving.manifest import EngineRecord
@@ -66,8 +67,10 @@ class TritonServer:
         self._client: Any = None
         self._channel: Any = None
         self._stub: Any = None
-        self._memory: Memory = memory or SystemMemory(region_bytes, {KEY_HEADER: key} if key else None)
+        headers = {KEY_HEADER: key} if key else None
+        self._memory: Memory = memory or SystemMemory(region_bytes, headers)
         self._registration: asyncio.Task[None] | None = None
+        self.outbox = Outbox(headers)
 
     @property
     def client(self) -> Any:
@@ -169,7 +172,8 @@ class TritonServer:
             return False
 
     async def close(self) -> None:
-        """Close the channels."""
+        """Close the channels, and give the memory for answers back."""
+        self.outbox.close()
         if self._channel is not None:
             await self._channel.close()
             self._channel = self._stub = None
@@ -221,13 +225,21 @@ class TritonEngine:
         left_s = min(deadline.check(f"engine {self._name}"), self._server.call_timeout_s)
         wanted = outputs or tuple(self._outputs)
         registration = None
+        outbox, laid, answered = self._server.outbox, list[Place](), False
+        if slot is not None and not self._by_region:
+            laid = await outbox.lay(self._answers(inputs, wanted), self._server.client, left_s)
         try:
             if self._by_region and slot is not None:
                 registration = await self._server.share(slot.region)
-            response = await self._server.model_infer(self._message(inputs, wanted, slot, left_s), left_s, tracing.handed_on())
+            message = self._message(inputs, wanted, slot, left_s, laid)
+            response = await self._server.model_infer(message, left_s, tracing.handed_on())
+            answered = True
+            made = triton_message.outputs(response) | outbox.read(response, laid)
         except InferenceServerException as exc:
-            if registration is not None and REGION_IS_UNKNOWN in exc.message():
-                self._server.forgotten(registration)
+            if (registration is not None or laid) and REGION_IS_UNKNOWN in exc.message():
+                outbox.forgotten()
+                if registration is not None:
+                    self._server.forgotten(registration)
                 return await self._call(inputs, deadline, outputs, slot)
             raise self._fault(exc, deadline) from exc
         except asyncio.CancelledError:
@@ -235,11 +247,23 @@ class TritonEngine:
             if _asked_to_stop():
                 raise
             raise _unavailable() from None
-        made = triton_message.outputs(response)
+        finally:
+            outbox.give_back(laid, 0.0 if answered else self._server.call_timeout_s)
         return {name: self._output(name, made.get(name)) for name in wanted}
 
-    def _message(self, inputs: Tensors, wanted: tuple[str, ...], slot: shm.Slot | None, left_s: float) -> Any:
-        """The whole call. Features go by the slot's name, or by their places in the region."""
+    def _answers(self, inputs: Tensors, wanted: tuple[str, ...]) -> list[TensorSpec]:
+        """The tensors that will come back, where the inputs tell their shapes; empty where not."""
+        axis = self.spec.join
+        specs = [self._outputs[name] for name in wanted]
+        if axis is None or not all(spec.shape.count(-1) == 1 == -spec.shape[axis - 1] for spec in specs):
+            return []
+        rows = next(iter(inputs.values())).shape[axis]
+        return [replace(spec, shape=tuple(rows if side == -1 else side for side in spec.shape)) for spec in specs]
+
+    def _message(
+        self, inputs: Tensors, wanted: tuple[str, ...], slot: shm.Slot | None, left_s: float, laid: list[Place]
+    ) -> Any:
+        """The whole call. Features go by the slot's name, or by their places in the region; `laid`: places of the answers."""
         sent = [(name, self._input(name, value)) for name, value in inputs.items()]
         reads: list[Place] = []
         writes: list[Place] = []
@@ -248,6 +272,8 @@ class TritonEngine:
         elif slot is not None:
             sent.insert(0, (SLOT, np.array([[slot.index, slot.generation]], np.int64)))
             wanted = (SLOT, *wanted) if self.spec.writes else wanted
+        if laid:
+            writes, wanted = [*writes, *laid], ()
         return triton_message.request(
             self._name, self._version, sent, wanted, reads=reads, writes=writes, timeout_us=int(left_s * 1e6)
         )
@@ -299,7 +325,7 @@ def _noted(region: str, note: str) -> str:
 
 def _places(tensors: tuple[TensorSpec, ...], slot: shm.Slot) -> list[Place]:
     """Where one image's Features lie in the slot's region."""
-    sizes = [math.prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in tensors]
+    sizes = [triton_message.nbytes(spec) for spec in tensors]
     starts = slots.offsets(sizes)
     return [
         Place(spec, slot.region, slot.offset + start, size) for spec, start, size in zip(tensors, starts, sizes, strict=False)

@@ -6,6 +6,7 @@ Fields and parameter names are those of the KServe inference protocol with Trito
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,11 @@ class Place:
     region: str
     offset: int
     nbytes: int
+
+
+def nbytes(spec: TensorSpec) -> int:
+    """Bytes of a tensor of one image whose shape is known."""
+    return math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
 
 
 def request(

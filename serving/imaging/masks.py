@@ -30,7 +30,10 @@ def encode(mask: Bools, format: MaskFormat) -> EncodedMask:
     x, y, width, height = cv2.boundingRect(gray)
     box = (x, y, x + width, y + height) if area else None
     polygons = _polygons(gray) if format is MaskFormat.POLYGON else ()
-    data = b"" if format is MaskFormat.POLYGON else _DATA[format](gray)
+    if format is MaskFormat.RLE and box:
+        data = _rle_within(gray, box[0], box[2])
+    else:
+        data = b"" if format is MaskFormat.POLYGON else _DATA[format](gray)
     return EncodedMask(format, (columns, rows), data, area, box, polygons)
 
 
@@ -60,6 +63,41 @@ def _rle(gray: Bytes) -> bytes:
     """COCO's compressed counts: runs down the columns, so the transposed array is what it wants in memory."""
     counts: bytes = coco.encode(cv2.transpose(gray).T)["counts"]
     return counts
+
+
+def _rle_within(gray: Bytes, left: int, right: int) -> bytes:
+    """The same of a mask that is empty outside the columns left..right, of which there is at least one; `right` is behind them.
+
+    Only these columns are looked at, and one more if there is one: then they end in a run of zeros. The zeros before and behind
+    belong to the first and the last run, whose numbers are written anew; the first two runs and the last are no other's base
+    (COCO writes a run as its difference from the last but one).
+    """
+    rows, columns = gray.shape
+    end = min(right + 1, columns)
+    counts = _rle(gray[:, left:end])
+    first = next(at for at, byte in enumerate(counts) if not byte - 48 & 32) + 1
+    counts = _number(_value(counts[:first]) + left * rows) + counts[first:]
+    if end == columns:
+        return counts
+    last = next(at for at in range(len(counts) - 1, 0, -1) if not counts[at - 1] - 48 & 32)
+    return counts[:last] + _number(_value(counts[last:]) + (columns - end) * rows)
+
+
+def _value(written: bytes) -> int:
+    """A number in COCO's letters: five bits each, the lowest first, 32 where more follow, 48 above; the highest is its sign."""
+    found = sum((byte - 48 & 31) << 5 * at for at, byte in enumerate(written))
+    return found - (1 << 5 * len(written)) if written[-1] - 48 & 16 else found
+
+
+def _number(value: int) -> bytes:
+    """The reverse of `_value`, as short as it goes."""
+    letters = bytearray()
+    while True:
+        low, value = value & 31, value >> 5
+        more = value != (-1 if low & 16 else 0)
+        letters.append(48 + low + 32 * more)
+        if not more:
+            return bytes(letters)
 
 
 def _png(gray: Bytes) -> bytes:

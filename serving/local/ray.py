@@ -22,7 +22,7 @@ GRPC_MARGIN_BYTES = 1024 * 1024
 REPLICA_CAP_BYTES = 1024 * 1024 * 1024
 """Between the router and the pools. A decoded request is never larger than its message; answers may be."""
 
-H2_WINDOW_BYTES = 8 * 1024 * 1024
+H2_WINDOW_BYTES = 1024 * 1024
 BUFFER_BYTES = 64 * 1024
 """HAProxy's, two a connection that is at work."""
 RETRY_ON = "conn-failure empty-response"
@@ -68,8 +68,7 @@ def environment(run_dir: Path, multiproc_dir: Path, max_body_bytes: int) -> dict
         "RAY_DEDUP_LOGS": "0",
         # The controller looks at its replicas three times a second instead of ten: on two cores that is 3 % of one.
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.3",
-        # Ray's own figures, which nothing reads on one machine: gathered rarely, and no line from HAProxy for each request.
-        "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "2000",
+        # Ray's figures of HTTP come from the replicas then, and HAProxy writes no line for each request.
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         # Of HTTP/2, so much of a body may be under way before who takes it says that it may go on, and in pieces so large:
         # with HAProxy's defaults a megabyte stops sixteen times.

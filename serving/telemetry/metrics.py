@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.metrics_core import Metric
@@ -170,8 +171,8 @@ class Metrics:
 
     def observe_request(self, route: str, pool: str, model: str, outcome: str, priority: str, seconds: float) -> None:
         """Count and time one answered request."""
-        self.requests.labels(route, pool, model, outcome, priority).inc()
-        self.request_duration.labels(route, pool, model, outcome, priority).observe(seconds)
+        _series(self.requests, route, pool, model, outcome, priority).inc()
+        _series(self.request_duration, route, pool, model, outcome, priority).observe(seconds)
 
     def observe_shed(self, pool: str, reason: str) -> None:
         """Count one request refused at the door; `reason` one of SHED_REASONS."""
@@ -179,7 +180,7 @@ class Metrics:
 
     def observe_wait(self, pool: str, priority: str, seconds: float) -> None:
         """Time the wait that one request was expected to have, whether it entered or not."""
-        self.expected_wait.labels(pool, priority).observe(seconds)
+        _series(self.expected_wait, pool, priority).observe(seconds)
 
     def observe_deadline(self, stage: str) -> None:
         """Count one deadline that had passed when `stage` (edge, router or pool) looked."""
@@ -200,7 +201,7 @@ class Metrics:
     def observe_stages(self, pool: str, model: str, stages: Mapping[str, float]) -> None:
         """Time the stages of one request, seconds each."""
         for stage, seconds in stages.items():
-            self.stage_duration.labels(pool, model, stage).observe(seconds)
+            _series(self.stage_duration, pool, model, stage).observe(seconds)
 
     def scrape(self) -> bytes:
         """The text exposition: of the whole node in multiprocess mode, else of this process."""
@@ -211,6 +212,12 @@ class Metrics:
         registry = CollectorRegistry()
         registry.register(_Ours(MultiProcessCollector(None, path=folder)))  # type: ignore[no-untyped-call]
         return generate_latest(registry)
+
+
+@functools.lru_cache(4096)
+def _series(metric: Any, *labels: str) -> Any:
+    """The series of a metric that these labels name. The library looks each up anew, which takes longer than to count."""
+    return metric.labels(*labels)
 
 
 @functools.cache

@@ -496,6 +496,7 @@ async def test_what_is_killed_while_it_encodes_comes_back_and_nothing_is_answere
     node = Node(triton, arena, server, manifest)
     slot = await node.encode(f"before {victim}", picture(3))
     before, masks = node.features(slot), await node.decode(slot, PROMPT, "region_")
+    assert same(await node.decode(slot, PROMPT), masks), "laid in memory that the next server is not told of yet"
     index, task = await given_up(node, picture(1))
     os.kill(triton.pid if victim == "server" else node.stub("litemedsam_image_encoder"), signal.SIGKILL)
     assert await kind_of(asyncio.wait_for(task, LONG_S)) in AWAY

@@ -45,3 +45,20 @@ def test_rle_is_coco_s_and_png_is_a_png():
     picture = Image.open(io.BytesIO(masks.encode(mask, MaskFormat.PNG).data))
     assert picture.mode == "1"
     assert np.array_equal(np.asarray(picture), mask)
+
+
+def edges():
+    """Masks at and off every border, thin, tall, full of holes, and large enough for numbers of several letters."""
+    rng = np.random.default_rng(5)
+    for rows, columns in ((1, 1), (1, 9), (9, 1), (7, 11), (64, 300), (300, 64), (700, 900)):
+        for _ in range(30):
+            top, bottom = sorted(rng.integers(0, rows + 1, 2))
+            left, right = sorted(rng.integers(0, columns + 1, 2))
+            mask = np.zeros((rows, columns), bool)
+            mask[top:bottom, left:right] = rng.random((bottom - top, right - left)) < rng.choice([0.02, 0.5, 1.0])
+            yield mask
+
+
+def test_rle_of_the_columns_that_hold_the_mask_is_coco_s_of_the_whole():
+    for mask in edges():
+        assert masks.encode(mask, MaskFormat.RLE).data == coco.encode(np.asfortranarray(mask.view(np.uint8)))["counts"]

@@ -221,6 +221,10 @@ preStop:
 - {name: RAY_SERVE_HAPROXY_LOG_TARGET, value: /run/medserve/nobody}
 {{- /* A connection that a replica closes as a call comes in: the call goes to another one, where it fits HAProxy's buffer. */}}
 - {name: RAY_SERVE_HAPROXY_RETRY_ON, value: conn-failure empty-response}
+{{- /* Of HTTP/2, so much of a body may be under way before its reader says to go on (serving/local/ray.py). */}}
+- {name: RAY_SERVE_HAPROXY_H2_FE_INITIAL_WINDOW_SIZE, value: "1048576"}
+- {name: RAY_SERVE_HAPROXY_H2_BE_INITIAL_WINDOW_SIZE, value: "1048576"}
+- {name: RAY_SERVE_HAPROXY_TUNE_BUFSIZE, value: "65536"}
 - {name: RAY_SERVE_GRPC_MAX_MESSAGE_SIZE, value: {{ add (dig "limits" "max_body_bytes" 134217728 (deepCopy .Values.settings) | int64) 1048576 | quote }}}
 - {name: RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH, value: "1073741824"}
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
