@@ -221,6 +221,8 @@ preStop:
 - {name: RAY_SERVE_HAPROXY_LOG_TARGET, value: /run/medserve/nobody}
 {{- /* A connection that a replica closes as a call comes in: the call goes to another one, where it fits HAProxy's buffer. */}}
 - {name: RAY_SERVE_HAPROXY_RETRY_ON, value: conn-failure empty-response}
+{{- /* Idle connections leave a replaced HAProxy before the replicas do that it knows. */}}
+- {name: RAY_SERVE_HAPROXY_CLOSE_SPREAD_TIME_S, value: "2"}
 - {name: RAY_SERVE_GRPC_MAX_MESSAGE_SIZE, value: {{ add (dig "limits" "max_body_bytes" 134217728 (deepCopy .Values.settings) | int64) 1048576 | quote }}}
 - {name: RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH, value: "1073741824"}
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
