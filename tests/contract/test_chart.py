@@ -198,7 +198,7 @@ def test_the_settings_load_and_the_serve_config_says_the_same(name, tmp_path):
         assert settings.shape == "apart"
 
 
-@pytest.mark.parametrize("name", ("cpu", "gpu"))
+@pytest.mark.parametrize("name", ["cpu", "gpu"])
 def test_haproxy_is_told_what_it_is_told_on_one_machine(name, tmp_path):
     here = environment(tmp_path, tmp_path, 1)
     for component, spec, _ in pods(name):
