@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from running import START_S, STOP_S
+from shares import HEAD, RAY, TRITON, Shares
 
 RESOURCE = "triton"
 """What a node with a Triton offers one of (ROOM), and a pool replica takes one of."""
@@ -123,7 +124,7 @@ class Cluster:
 class Node:
     """One simulated node: an arena, a Triton that is brought back when it dies (as a kubelet would), and a Ray node."""
 
-    def __init__(self, number, settings, run_dir, cluster, environ):
+    def __init__(self, number, settings, run_dir, cluster, environ, shares):
         from serving import app
         from serving.embeddings import arena
         from serving.local.supervise import Supervisor
@@ -144,6 +145,8 @@ class Node:
         self._cluster = cluster
         own = {**environ, "MEDSERVE_TRITON__ADDRESS": self.triton.grpc_address, "MEDSERVE_FEATURES__REGION": self.region}
         self._ray_node = cluster.add_node(resources={RESOURCE: int(os.environ[ROOM])}, env_vars=own, **RAY_NODE)
+        shares.give(f"{number}-triton", TRITON, [self.triton.pid])
+        shares.give(f"{number}-ray", RAY, pids(self._ray_node))
 
     @property
     def node_id(self):
@@ -162,6 +165,11 @@ class Node:
 
     def said(self):
         return {"triton": self.triton.grpc_address, "triton_pid": self.triton.pid, "region": self.region}
+
+
+def pids(ray_node):
+    """Of the daemons of a Ray node."""
+    return [each.process.pid for several in ray_node.all_processes.values() for each in several]
 
 
 class Program:
@@ -189,6 +197,8 @@ class Program:
         self._http_port, self._grpc_port = free_ports(2)
         head = {"include_dashboard": False, "temp_dir": str(run_dir / "ray"), "env_vars": self._replicas_only, **RAY_NODE}
         self._cluster = RayCluster(initialize_head=True, head_node_args=head)
+        self._shares = Shares(os.getpid())
+        self._shares.give("head", HEAD, pids(self._cluster.head_node))
         self._nodes = {}
         self._made = 0
         for _ in range(count):
@@ -278,7 +288,8 @@ class Program:
         self._nodes.pop(int(number)).kill()
 
     def add_node(self):
-        self._nodes[self._made] = Node(self._made, self._settings, self._run_dir, self._cluster, self._replicas_only)
+        environ, shares = self._replicas_only, self._shares
+        self._nodes[self._made] = Node(self._made, self._settings, self._run_dir, self._cluster, environ, shares)
         self._made += 1
 
     def count(self):
@@ -322,7 +333,7 @@ def guard(run_dir):
     from serving import shm
     from serving.local.up import _end_haproxy_of
 
-    ours = shm.prefix()
+    ours, shares = shm.prefix(), Shares(os.getpid())
     reading, writing = os.pipe()
     if os.fork():
         os.close(reading)
@@ -337,6 +348,7 @@ def guard(run_dir):
             if opened.readlink().is_relative_to(run_dir) and opened.parts[2] != str(os.getpid()):
                 os.kill(int(opened.parts[2]), signal.SIGKILL)
     shm.remove(ours)
+    shares.remove()
     shutil.rmtree(run_dir, ignore_errors=True)
     os._exit(0)
 
