@@ -22,6 +22,8 @@ from shares import HEAD, RAY, TRITON, Shares
 
 RESOURCE = "triton"
 """What a node with a Triton offers one of (ROOM), and a pool replica takes one of."""
+BESIDE = "beside-a-triton"
+"""What such a node offers plenty of, and a replica of any other pool takes one of: Ray's head has no Triton."""
 ROOM = "CLUSTER_ROOM"
 """Replicas that a node has room for: 2 where an upgrade is to start new ones beside the old."""
 DRAIN_S = 40
@@ -144,7 +146,7 @@ class Node:
         self._supervisor.start()
         self._cluster = cluster
         own = {**environ, "MEDSERVE_TRITON__ADDRESS": self.triton.grpc_address, "MEDSERVE_FEATURES__REGION": self.region}
-        self._ray_node = cluster.add_node(resources={RESOURCE: int(os.environ[ROOM])}, env_vars=own, **RAY_NODE)
+        self._ray_node = cluster.add_node(resources={RESOURCE: int(os.environ[ROOM]), BESIDE: 100}, env_vars=own, **RAY_NODE)
         shares.give(f"{number}-triton", TRITON, [self.triton.pid])
         shares.give(f"{number}-ray", RAY, pids(self._ray_node))
 
@@ -362,7 +364,7 @@ def main():
     guard(run_dir)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     pool = {"replicas": replicas, "resources": {RESOURCE: 1}}
-    program = Program(count, load(shape="apart", pools={POOL: pool}), run_dir)
+    program = Program(count, load(shape="apart", pools={POOL: pool, "contrastive": {"resources": {BESIDE: 1}}}), run_dir)
     try:
         program.obey()
     finally:
