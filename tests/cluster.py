@@ -18,9 +18,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from running import START_S, STOP_S
+from shares import HEAD, RAY, TRITON, Shares
 
 RESOURCE = "triton"
 """What a node with a Triton offers one of (ROOM), and a pool replica takes one of."""
+BESIDE = "beside-a-triton"
+"""What such a node offers plenty of, and a replica of any other pool takes one of: Ray's head has no Triton."""
 ROOM = "CLUSTER_ROOM"
 """Replicas that a node has room for: 2 where an upgrade is to start new ones beside the old."""
 DRAIN_S = 40
@@ -123,7 +126,7 @@ class Cluster:
 class Node:
     """One simulated node: an arena, a Triton that is brought back when it dies (as a kubelet would), and a Ray node."""
 
-    def __init__(self, number, settings, run_dir, cluster, environ):
+    def __init__(self, number, settings, run_dir, cluster, environ, shares):
         from serving import app
         from serving.embeddings import arena
         from serving.local.supervise import Supervisor
@@ -143,7 +146,9 @@ class Node:
         self._supervisor.start()
         self._cluster = cluster
         own = {**environ, "MEDSERVE_TRITON__ADDRESS": self.triton.grpc_address, "MEDSERVE_FEATURES__REGION": self.region}
-        self._ray_node = cluster.add_node(resources={RESOURCE: int(os.environ[ROOM])}, env_vars=own, **RAY_NODE)
+        self._ray_node = cluster.add_node(resources={RESOURCE: int(os.environ[ROOM]), BESIDE: 100}, env_vars=own, **RAY_NODE)
+        shares.give(f"{number}-triton", TRITON, [self.triton.pid])
+        shares.give(f"{number}-ray", RAY, pids(self._ray_node))
 
     @property
     def node_id(self):
@@ -162,6 +167,11 @@ class Node:
 
     def said(self):
         return {"triton": self.triton.grpc_address, "triton_pid": self.triton.pid, "region": self.region}
+
+
+def pids(ray_node):
+    """Of the daemons of a Ray node."""
+    return [each.process.pid for several in ray_node.all_processes.values() for each in several]
 
 
 class Program:
@@ -189,6 +199,8 @@ class Program:
         self._http_port, self._grpc_port = free_ports(2)
         head = {"include_dashboard": False, "temp_dir": str(run_dir / "ray"), "env_vars": self._replicas_only, **RAY_NODE}
         self._cluster = RayCluster(initialize_head=True, head_node_args=head)
+        self._shares = Shares(os.getpid())
+        self._shares.give("head", HEAD, pids(self._cluster.head_node))
         self._nodes = {}
         self._made = 0
         for _ in range(count):
@@ -278,7 +290,8 @@ class Program:
         self._nodes.pop(int(number)).kill()
 
     def add_node(self):
-        self._nodes[self._made] = Node(self._made, self._settings, self._run_dir, self._cluster, self._replicas_only)
+        environ, shares = self._replicas_only, self._shares
+        self._nodes[self._made] = Node(self._made, self._settings, self._run_dir, self._cluster, environ, shares)
         self._made += 1
 
     def count(self):
@@ -322,7 +335,7 @@ def guard(run_dir):
     from serving import shm
     from serving.local.up import _end_haproxy_of
 
-    ours = shm.prefix()
+    ours, shares = shm.prefix(), Shares(os.getpid())
     reading, writing = os.pipe()
     if os.fork():
         os.close(reading)
@@ -337,6 +350,7 @@ def guard(run_dir):
             if opened.readlink().is_relative_to(run_dir) and opened.parts[2] != str(os.getpid()):
                 os.kill(int(opened.parts[2]), signal.SIGKILL)
     shm.remove(ours)
+    shares.remove()
     shutil.rmtree(run_dir, ignore_errors=True)
     os._exit(0)
 
@@ -350,7 +364,7 @@ def main():
     guard(run_dir)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     pool = {"replicas": replicas, "resources": {RESOURCE: 1}}
-    program = Program(count, load(shape="apart", pools={POOL: pool}), run_dir)
+    program = Program(count, load(shape="apart", pools={POOL: pool, "contrastive": {"resources": {BESIDE: 1}}}), run_dir)
     try:
         program.obey()
     finally:

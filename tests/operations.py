@@ -7,8 +7,9 @@ First the cluster is saturated for a moment by closed loops of S1 (sessions: an 
 (images against 14 labels); then users arrive at a part of those rates, with thought between the calls of a session. Every mask
 is compared with that of its prompt's first answer. A call counts as *asked again* where the answer was 404 `send_image_again`
 and the session sent its image once more, as the interface says; as *closed* where the connection ended before an answer and the
-call was sent once more; as *failed* where any other error came back, or twice no answer; as *wrong* where a mask differs. The
-model's second version has the same weights under another name and digest (`version2.py`).
+call was sent once more; as *refused* where the pool was full and the call was sent once more after the time that the answer
+named, which is part of what it took; as *failed* where any other error came back, or twice no answer; as *wrong* where a mask
+differs. The model's second version has the same weights under another name and digest (`version2.py`).
 """
 
 import argparse
@@ -106,6 +107,7 @@ def row(name, before, during, spent):
     ratios = [during.p99_ms(kind) / before.p99_ms(kind) for kind in ("prompt", "classify")]
     counts = during.counts
     cells = [name, f"{spent:.0f}", counts["requests"], counts["failed"], counts["wrong"], counts["again"], counts["closed"]]
+    cells += [counts["refused"]]
     cells += [f"{before.p99_ms('prompt'):.0f}", f"{during.p99_ms('prompt'):.0f}", *(f"{ratio:.1f}" for ratio in ratios)]
     return "| " + " | ".join(map(str, cells)) + " |", counts["failed"] + counts["wrong"]
 
@@ -137,8 +139,10 @@ def main():
         if timeline:
             timeline.save(options.timeline)
     rows = [row(name, *seen) for name, seen in found.items()]
-    head = "| procedure | seconds | requests | failed | wrong | asked again | closed | p99, ms | during | ratio | S3's |"
-    table = "\n".join([head, "|" + " --- |" * 11, *(text for text, _ in rows)])
+    head = (
+        "| procedure | seconds | requests | failed | wrong | asked again | closed | refused | p99, ms | during | ratio | S3's |"
+    )
+    table = "\n".join([head, "|" + " --- |" * 12, *(text for text, _ in rows)])
     print(table)
     if options.out:
         machine = "\n".join(f"- {name}: {value}" for name, value in describe().items())

@@ -171,9 +171,10 @@ class Users:
         return wire.line("http", self._cluster.http_url, self._cluster.grpc_address)
 
     async def _ask(self, line, ask, due=None):
-        """One call; once more where its connection was closed before an answer, as a client with `retries` does.
+        """One call; once more where its connection was closed before an answer, and where it was refused, as `retries` does.
 
-        `due`: when its user came; what the load itself was late is part of what that user waited.
+        `due`: when its user came. All that this user waited is the call's time: the load's own lateness, the pause after a
+        refusal, the second call.
         """
         began = time.perf_counter()
         sample, reply = await load.ask_once(line, ask, 0.0)
@@ -181,6 +182,10 @@ class Users:
             self.seen.counts["closed"] += 1
             if self._timeline is not None:
                 self._timeline.mark(f"closed: a {ask.kind} sent {1000 * sample.seconds:.1f} ms ago", begins=False)
+            sample, reply = await load.ask_once(line, ask, 0.0)
+        if sample.code == "pool_full":
+            self.seen.counts["refused"] += 1
+            await asyncio.sleep(float(reply.header(b"retry-after") or 1))
             sample, reply = await load.ask_once(line, ask, 0.0)
         waited = time.perf_counter() - (began if due is None else min(due, began))
         return replace(sample, seconds=max(waited, sample.seconds)), reply

@@ -72,6 +72,8 @@ def checked(response: httpx.Response) -> dict[str, Any]:
     try:
         body = response.json()
     except ValueError as exc:
+        if response.is_server_error:  # a proxy's own, where no replica takes the call or the one that had it is gone
+            raise MedserveError("unreachable", "nobody behind the server's proxy answers now", response.status_code) from exc
         raise MedserveError("unreadable", "the answer is not medserve's: is this its address?", response.status_code) from exc
     if response.is_success:
         return dict(body)

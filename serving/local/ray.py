@@ -30,6 +30,10 @@ RETRY_ON = "conn-failure empty-response"
 by HAProxy's default the client's connection is closed without a word. Ours are calls that may be made twice. It can only repeat
 what came whole in one buffer (`BUFFER_BYTES`): every prompt by handle, few images."""
 
+CLOSE_IDLE_S = "2"
+"""So soon after a change of the replicas HAProxy's old process closes the connections that idle on it. By Ray's default they
+stay there, and a call that comes on one after an upgrade finds none of the replicas that this process knows: 500."""
+
 SERVICERS = ("serving.edge.grpc.add_inference_servicer", "serving.edge.grpc.add_health_servicer")
 SPARE_PORTS = 16
 
@@ -61,6 +65,7 @@ def environment(run_dir: Path, multiproc_dir: Path, max_body_bytes: int) -> dict
         "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(grpc),
         "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(grpc + SPARE_PORTS - 1),
         "RAY_SERVE_HAPROXY_RETRY_ON": RETRY_ON,
+        "RAY_SERVE_HAPROXY_CLOSE_SPREAD_TIME_S": CLOSE_IDLE_S,
         "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(max_body_bytes + GRPC_MARGIN_BYTES),
         "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(REPLICA_CAP_BYTES),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",

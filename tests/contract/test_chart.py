@@ -14,6 +14,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from serving.local.ray import environment
 from serving.settings import PoolSettings, load
 
 VERSIONS = ("1.34", "1.35", "1.36", "1.37")
@@ -195,6 +196,17 @@ def test_the_settings_load_and_the_serve_config_says_the_same(name, tmp_path):
     for service in objects(name, "RayService"):
         assert settings_of(service) == settings
         assert settings.shape == "apart"
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu"])
+def test_haproxy_is_told_what_it_is_told_on_one_machine(name, tmp_path):
+    here = environment(tmp_path, tmp_path, 1)
+    for component, spec, _ in pods(name):
+        for each in containers(spec).values():
+            said = {item["name"]: item.get("value") for item in each.get("env", [])}
+            if "RAY_SERVE_ENABLE_HA_PROXY" in said:
+                for variable in ("RAY_SERVE_HAPROXY_RETRY_ON", "RAY_SERVE_HAPROXY_CLOSE_SPREAD_TIME_S"):
+                    assert said[variable] == here[variable], component
 
 
 @pytest.mark.parametrize("name", PROFILES)

@@ -245,6 +245,15 @@ def test_a_dead_triton_fails_retryably_and_its_node_comes_back(cluster, pictures
     assert all(fault.retryable for fault in load.faults)
 
 
+def test_a_lost_node_costs_what_was_in_flight_and_the_other_takes_over(cluster, pictures):
+    """The last of the cluster's tests: one node is left, and every picture is answered there as before."""
+    with Load(cluster, pictures) as load:
+        cluster.kill_node(max(map(int, cluster.nodes)))
+        wait_until(load.goes_well, PATIENCE_S)
+    assert not load.wrong
+    assert len(cluster.nodes) == 1
+
+
 @pytest.fixture(scope="module")
 def apart():
     """One node with two replicas of the pool."""

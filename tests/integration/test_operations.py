@@ -4,6 +4,10 @@ How much slower the users' calls get meanwhile is measured by `tests/operations.
 """
 
 import asyncio
+import http.client
+import select
+import socket
+from urllib.parse import urlsplit
 
 import httpx
 import operations
@@ -21,7 +25,16 @@ def cluster(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def seen(cluster):
+def idle(cluster):
+    """A kept-alive connection that says nothing until all is over."""
+    connection = http.client.HTTPConnection(urlsplit(cluster.http_url).netloc, timeout=60)
+    connection.request("GET", "/livez")
+    assert connection.getresponse().read()
+    return connection
+
+
+@pytest.fixture(scope="module")
+def seen(cluster, idle):
     """name -> (before, during, seconds), in the order in which they were done."""
     return asyncio.run(operations.in_closed_loops(cluster, ["upgrade", "canary", "drain"], SECONDS, THINK_S))
 
@@ -35,6 +48,14 @@ def test_nothing_is_lost_and_nothing_is_wrong(seen, name):
     assert not during.counts["failed"]
     assert not during.counts["wrong"]
     assert during.counts["closed"] <= during.counts["requests"] / 20
+
+
+def test_a_connection_that_idled_all_the_while_is_closed_or_good(seen, idle):
+    """HAProxy's replaced processes know none of the replicas that there are now."""
+    if select.select([idle.sock], [], [], 0)[0] and not idle.sock.recv(1, socket.MSG_PEEK):
+        return  # a client sees that, and opens another
+    idle.request("GET", "/livez")
+    assert idle.getresponse().status == 200
 
 
 def test_a_canary_moves_no_image(seen):

@@ -358,6 +358,16 @@ async def test_an_engine_that_does_not_is_found_out(node, tmp_path):
     assert found == {("litemedsam", f"litemedsam_{part}"): part != "mask_decoder" for part in PARTS}
 
 
+async def test_a_triton_remembers_what_passed_as_long_as_the_region_is_its(node):
+    assert not await node.server.remembers(node.arena.region, "passed.1")
+    await node.server.note(node.arena.region, "passed.1")
+    assert await node.server.remembers(node.arena.region, "passed.1")
+    another = TritonServer(node.triton.grpc_address, LONG_S, node.arena.nbytes)
+    assert await another.remembers(node.arena.region, "passed.1")
+    assert not await another.remembers(node.arena.region, "passed.2")
+    await another.close()
+
+
 # Stale names
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image as Pillow
-from scipy import ndimage
 
 from serving.domain.image import Image
 from serving.families.procedure import SAM_MEAN, SAM_STD, ModelInput, Scale, longest_side_px, min_max, placed
@@ -77,5 +76,7 @@ def _spline(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     That is SciPy's Gaussian of (factor - 1) / 2 along an axis that shrinks, then SciPy's cubic zoom.
     """
     factors = [size / SIDE_PX for size in values.shape]
+    from scipy import ndimage  # see medlsam/resample.py
+
     smooth = ndimage.gaussian_filter(values, [max(0.0, (factor - 1) / 2) for factor in factors], mode="mirror")
     return np.asarray(ndimage.zoom(smooth, [1 / factor for factor in factors], order=3, mode="mirror", grid_mode=True))

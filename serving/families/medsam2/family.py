@@ -68,7 +68,7 @@ class MedSam2(Promptable):
         return group(objects, size_px, self._procedure.side_px)
 
     def _call(self, members: Group) -> Call:
-        given = {"points": members.points[None], "labels": members.labels[None]}
+        given: dict[str, npt.NDArray[Any]] = {"points": members.points[None], "labels": members.labels[None]}
         if members.logits is None:
             return "mask_decoder", given
         return "mask_refiner", {**given, "logits": members.logits[None]}

@@ -3,10 +3,11 @@
 import inspect
 from contextlib import asynccontextmanager
 
+import httpx
 import numpy as np
 import pytest
 
-from serving.client import AsyncClient, AsyncGrpcClient, Client, GrpcClient, MedserveError
+from serving.client import AsyncClient, AsyncGrpcClient, Client, GrpcClient, MedserveError, http_wire
 from serving.domain.image import PercentileWindow, RawLayout
 from serving.domain.request import Priority
 from serving.errors import Fault, Kind
@@ -185,3 +186,9 @@ def test_a_session(served):
             found = session.segment(boxes=[box])
             np.testing.assert_array_equal(found.masks[0].array, truth(box))
             assert found.image_id == handle.image_id
+
+
+def test_a_proxy_that_has_nobody_to_ask_is_worth_another_try():
+    with pytest.raises(MedserveError) as caught:
+        http_wire.checked(httpx.Response(500, text="Service Unavailable"))
+    assert (caught.value.code, caught.value.status, caught.value.retryable) == ("unreachable", 500, True)

@@ -9,7 +9,7 @@ from arenas import small_arena
 from serving.engines import selfcheck
 from serving.engines.engine import EngineSpec, TensorSpec
 from serving.errors import Fault, Kind
-from serving.pools.selfcheck import Check, run
+from serving.pools.selfcheck import Check, once, run
 from serving.slots import READY, offsets
 
 IMAGE = TensorSpec("image", "float32", (2, 3))
@@ -105,3 +105,33 @@ async def test_versions_of_one_engine_pass_together_or_not_at_all(arena, files):
     bad = Check("m", "decoder", Engine(DECODER, arena, wrong=2.0), files["decoder"])
     for order in ([*good, bad], [bad, *good]):
         assert (await run(order, arena, 60))["m", "decoder"] is False
+
+
+class Memo:
+    """Remembers while it lives."""
+
+    def __init__(self):
+        self.notes = set()
+
+    async def remembers(self, region, note):
+        return (region, note) in self.notes
+
+    async def note(self, region, note):
+        self.notes.add((region, note))
+
+
+async def test_engines_that_passed_are_asked_again_by_another_server_or_of_another_build_alone(arena, files):
+    memo = Memo()
+    assert all((await once(checks(arena, files), arena, memo, "r", 60)).values())
+    broken = {"encoder": {"wrong": 1.5}}
+    assert await once(checks(arena, files, **broken), arena, memo, "r", 60) == {("m", "encoder"): True, ("m", "decoder"): True}
+    assert not all((await once(checks(arena, files, **broken), arena, Memo(), "r", 60)).values())
+    selfcheck.save(files["decoder"], DRAWN["decoder"], {"mask": np.zeros((1, 4))})
+    assert not all((await once(checks(arena, files), arena, memo, "r", 60)).values())
+
+
+async def test_engines_that_fail_are_asked_by_the_next_replica_too(arena, files):
+    memo = Memo()
+    await once(checks(arena, files, decoder={"wrong": 1.5}), arena, memo, "r", 60)
+    assert not memo.notes
+    assert all((await once(checks(arena, files), arena, memo, "r", 60)).values())

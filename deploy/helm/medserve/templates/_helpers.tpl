@@ -225,6 +225,8 @@ preStop:
 - {name: RAY_SERVE_HAPROXY_H2_FE_INITIAL_WINDOW_SIZE, value: "1048576"}
 - {name: RAY_SERVE_HAPROXY_H2_BE_INITIAL_WINDOW_SIZE, value: "1048576"}
 - {name: RAY_SERVE_HAPROXY_TUNE_BUFSIZE, value: "65536"}
+{{- /* Idle connections leave a replaced HAProxy before the replicas do that it knows. */}}
+- {name: RAY_SERVE_HAPROXY_CLOSE_SPREAD_TIME_S, value: "2"}
 - {name: RAY_SERVE_GRPC_MAX_MESSAGE_SIZE, value: {{ add (dig "limits" "max_body_bytes" 134217728 (deepCopy .Values.settings) | int64) 1048576 | quote }}}
 - {name: RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH, value: "1073741824"}
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
