@@ -11,58 +11,17 @@ import onnx
 import torch
 from torch import Tensor
 
-from loadtests.gpu import items, lowered, nets, skeleton
+from loadtests.gpu import items, lowered, nets, shapes, skeleton
 from loadtests.gpu.clock import graphed, times_ms
+from loadtests.gpu.plan import Plan
 from loadtests.gpu.report import Report
 from loadtests.gpu.torch_bench import verdict
 from serving.build import bf16, gate, tensorrt
 from serving.build.nets.sam import BOTTOM_RIGHT, TOP_LEFT
 from serving.build.nets.sam_parts import Click, Encode
-from serving.build.production import Profile
 from serving.engines.engine import EngineSpec, TensorSpec
 
 FEATURES = ("x0", "k0", "v0", "q0")
-TYPES = {"FLOAT": torch.float32, "INT64": torch.int64, "BF16": torch.bfloat16, "INT32": torch.int32}
-
-
-class Plan:
-    """A plan, ready to run: inputs by name in, outputs by name out, on PyTorch's current stream."""
-
-    def __init__(self, builder: tensorrt.Builder, plan: bytes) -> None:
-        api = builder.api
-        self.said: list[str] = []
-        self._runtime = api.Runtime(_log(api, self.said))
-        self._engine = self._runtime.deserialize_cuda_engine(plan)
-        if self._engine is None:
-            raise RuntimeError(f"the plan is not taken here: {self.said[-5:]}")
-        self._context = self._engine.create_execution_context()
-        if self._context is None:
-            raise RuntimeError(f"no execution context: {self.said[-5:]}")
-        names = [self._engine.get_tensor_name(n) for n in range(self._engine.num_io_tensors)]
-        given = api.TensorIOMode.INPUT
-        self.inputs = [name for name in names if self._engine.get_tensor_mode(name) == given]
-        self.outputs = [name for name in names if self._engine.get_tensor_mode(name) != given]
-        self._made: dict[tuple[Any, ...], dict[str, Tensor]] = {}
-
-    def __call__(self, **given: Tensor) -> dict[str, Tensor]:
-        """Outputs of one shape of inputs are the same memory at each call."""
-        for name in self.inputs:
-            self._context.set_input_shape(name, tuple(given[name].shape))
-            self._context.set_tensor_address(name, given[name].data_ptr())
-        key = tuple(tuple(given[name].shape) for name in self.inputs)
-        if key not in self._made:
-            self._made[key] = {name: self._output(name) for name in self.outputs}
-        for name, value in self._made[key].items():
-            self._context.set_tensor_address(name, value.data_ptr())
-        if not self._context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
-            raise RuntimeError(f"the plan does not run: {self.said[-5:]}")
-        return self._made[key]
-
-    def _output(self, name: str) -> Tensor:
-        shape = tuple(self._context.get_tensor_shape(name))
-        if min(shape, default=1) < 0:
-            raise RuntimeError(f"{name} has no shape yet: {shape}, {self.said[-5:]}")
-        return torch.empty(shape, dtype=TYPES[self._engine.get_tensor_dtype(name).name], device="cuda")
 
 
 def run(report: Report, folder: Path, small: bool) -> None:
@@ -201,7 +160,7 @@ def _built(builder: tensorrt.Builder, folder: Path, part: str, level: str) -> tu
         model = bf16.to_bf16(model, projections=level.endswith("projections"))
     lowered_s = time.monotonic() - start
     start = time.monotonic()
-    plan = tensorrt.build(builder, model.SerializeToString(), SPECS[part], PROFILES[part])
+    plan = tensorrt.build(builder, model.SerializeToString(), shapes.SPECS[part], shapes.PROFILES[part])
     return plan, {"bytes": len(plan), "lowered_s": round(lowered_s, 1), "built_s": round(time.monotonic() - start, 1)}
 
 
@@ -236,54 +195,3 @@ def _timed(call: Any, found: dict[str, Any]) -> dict[str, float]:
 
 def _off(wanted: Tensor, made: Tensor) -> float:
     return float(f"{float((wanted - made).abs().max() / wanted.abs().max()):.2e}")
-
-
-def _log(api: Any, said: list[str]) -> Any:
-    class Log(api.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            api.ILogger.__init__(self)
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (api.ILogger.Severity.ERROR, api.ILogger.Severity.INTERNAL_ERROR, api.ILogger.Severity.WARNING):
-                said.append(f"{severity}: {message}"[:400])
-
-    return Log()
-
-
-def _spec(name: str, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], batch: int = 1) -> EngineSpec:
-    return EngineSpec(name, inputs, outputs, max_batch=batch)
-
-
-CELLS = 64 * 64
-MAPS = (
-    TensorSpec("x0", "float32", (CELLS, 256)), TensorSpec("k0", "float32", (8, 16, CELLS)),
-    TensorSpec("v0", "float32", (8, CELLS, 16)), TensorSpec("q0", "float32", (8, CELLS, 16)),
-)  # fmt: skip
-SPECS = {
-    "image_encoder": _spec("image_encoder", (TensorSpec("image", "float32", (3, 256, 256)),), MAPS, 64),
-    "mask_decoder": _spec(
-        "mask_decoder",
-        (*MAPS, TensorSpec("points", "float32", (-1, -1, 2)), TensorSpec("labels", "int64", (-1, -1))),
-        (
-            TensorSpec("mask", "float32", (-1, 1, 256, 256)), TensorSpec("iou", "float32", (-1, 1)),
-            TensorSpec("masks", "float32", (-1, 3, 256, 256)), TensorSpec("ious", "float32", (-1, 3)),
-        ),
-    ),
-    "clip_image_encoder": _spec(
-        "clip_image_encoder",
-        (TensorSpec("pixels", "float32", (3, 224, 224)),),
-        (TensorSpec("embedding", "float32", (512,)),),
-        256,
-    ),
-}  # fmt: skip
-"""As `sam_engines` and `two_towers` have them, with larger batches."""
-
-PROFILES: dict[str, Profile] = {
-    "image_encoder": {"image": ((1, 3, 256, 256), (4, 3, 256, 256), (64, 3, 256, 256))},
-    "clip_image_encoder": {"pixels": ((1, 3, 224, 224), (64, 3, 224, 224), (256, 3, 224, 224))},
-    "mask_decoder": {
-        **{t.name: ((1, *t.shape),) * 3 for t in MAPS},
-        "points": ((1, 1, 2, 2), (1, 1, 2, 2), (1, 64, 66, 2)),
-        "labels": ((1, 1, 2), (1, 1, 2), (1, 64, 66)),
-    },
-}

@@ -6,7 +6,6 @@ one (`local.triton`), whose models here run PyTorch on the GPU.
 
 from __future__ import annotations
 
-import asyncio
 import statistics
 import tempfile
 import time
@@ -16,14 +15,13 @@ from typing import Any
 
 import numpy as np
 import tritonclient.grpc as triton_grpc
-import tritonclient.grpc.aio as triton_aio
-import tritonclient.utils.shared_memory as triton_shm
 
 from loadtests.gpu import served
+from loadtests.gpu.regions import TIMEOUT_S, Answers, Regions, at, sent
 from loadtests.gpu.report import Report
 from serving import shm, slots
 from serving.embeddings import arena
-from serving.engines.memory import CudaMemory, Memory, SystemMemory
+from serving.engines.memory import CudaMemory, SystemMemory
 from serving.local import echo
 from serving.local.triton import EmbeddedTriton
 
@@ -31,7 +29,6 @@ FORMS = {"lite_encoder": "bf16", "lite_decoder": "bf16", "sam_vit_b_encoder": "b
 ARENA_SLOTS = 4
 MASK_BYTES = 4 * 256 * 256
 MOST_PROMPTS = 64
-TIMEOUT_S = 60.0
 BOX = ([60.0, 60.0], [190.0, 190.0])
 
 Place = Callable[[str], tuple[str, int, int]]
@@ -76,7 +73,7 @@ def _measure(report: Report, address: str, region: str, tensors: dict[str, tuple
         start, nbytes = tensors[name]
         return region, slot.offset + start, nbytes
 
-    with triton_grpc.InferenceServerClient(address) as client, Answers(client) as answers:
+    with triton_grpc.InferenceServerClient(address) as client, Answers(client, MOST_PROMPTS * MASK_BYTES) as answers:
         with Regions(address, SystemMemory(node.nbytes), region):
             report.section("triton.system", lambda: _features(client, place, answers, small))
         if device != "cpu":
@@ -103,10 +100,10 @@ def _features(client: Any, place: Place, answers: Answers, small: bool) -> dict[
     for prompts in (1,) if small else (1, 16, MOST_PROMPTS):
         for where in ("body", "region"):
             out = answers if where == "region" else None
-            inputs = [_at(name, (1, *served.FEATURES[name]), place(name)) for name in served.FEATURES]
+            inputs = [at(name, (1, *served.FEATURES[name]), place(name)) for name in served.FEATURES]
             boxes = np.tile(np.array(BOX, np.float32), (1, prompts, 1, 1))
             boxes += np.arange(prompts, dtype=np.float32).reshape(1, -1, 1, 1) / 2
-            inputs += [_sent("points", boxes), _sent("labels", np.tile(np.array([2, 3]), (1, prompts, 1)))]
+            inputs += [sent("points", boxes), sent("labels", np.tile(np.array([2, 3]), (1, prompts, 1)))]
             timed = _p50(lambda i=inputs, o=out: _decode(client, i, o), 1.0)
             found[f"decode P={prompts}, masks in {where}"] = {**timed, "prompts_s": round(1e3 * prompts / timed["p50_ms"])}
     found["mask pixels"] = int((_decode(client, inputs, None).as_numpy("mask") > 0).sum())
@@ -140,7 +137,7 @@ def _encode(client: Any, model: str, side: int, place: Place, batches: tuple[int
             out.set_shared_memory(region, nbytes, offset)
             outputs.append(out)
         outputs = outputs or [triton_grpc.InferRequestedOutput("k0")]
-        inputs = [_sent("image", image)]
+        inputs = [sent("image", image)]
         timed = _p50(lambda i=inputs, o=outputs: client.infer(model, i, outputs=o, client_timeout=TIMEOUT_S), 1.5)
         found[f"encode batch {batch}"] = {**timed, "images_s": round(1e3 * batch / timed["p50_ms"], 1)}
     return found
@@ -149,7 +146,7 @@ def _encode(client: Any, model: str, side: int, place: Place, batches: tuple[int
 def _clip(client: Any) -> dict[str, Any]:
     found = {}
     for batch in (1, 8, 64, 256):
-        inputs = [_sent("pixels", np.random.default_rng(0).random((batch, 3, 224, 224), np.float32))]
+        inputs = [sent("pixels", np.random.default_rng(0).random((batch, 3, 224, 224), np.float32))]
         timed = _p50(lambda i=inputs: client.infer("clip_b32_encoder", i, client_timeout=TIMEOUT_S), 1.0)
         found[f"batch {batch}"] = {**timed, "images_s": round(1e3 * batch / timed["p50_ms"], 1)}
     return found
@@ -170,55 +167,3 @@ def _p50(call: Callable[[], Any], seconds: float) -> dict[str, float]:
         "p95_ms": round(sorted(spent)[int(0.95 * len(spent))], 3),
         "calls": len(spent),
     }
-
-
-def _sent(name: str, value: Any) -> Any:
-    tensor = triton_grpc.InferInput(name, list(value.shape), "INT64" if value.dtype == np.int64 else "FP32")
-    tensor.set_data_from_numpy(value)
-    return tensor
-
-
-def _at(name: str, shape: tuple[int, ...], place: tuple[str, int, int]) -> Any:
-    region, offset, nbytes = place
-    tensor = triton_grpc.InferInput(name, list(shape), "FP32")
-    tensor.set_shared_memory(region, nbytes, offset)
-    return tensor
-
-
-class Answers:
-    """A region of system shared memory for masks."""
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-        self.region = f"{shm.prefix()}answers"
-        self._handle: Any = None
-
-    def __enter__(self) -> Answers:
-        size = MOST_PROMPTS * MASK_BYTES
-        self._handle = triton_shm.create_shared_memory_region(self.region, self.region, size)
-        self._client.register_system_shared_memory(self.region, self.region, size)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        time.sleep(0.2)  # the server lets go a moment after its answer
-        self._client.unregister_system_shared_memory(self.region)
-        triton_shm.destroy_shared_memory_region(self._handle)
-
-
-class Regions:
-    """The arena's region, registered through the project's `Memory` for the block."""
-
-    def __init__(self, address: str, memory: Memory, region: str) -> None:
-        self._address, self._memory, self._region = address, memory, region
-
-    def __enter__(self) -> Regions:
-        asyncio.run(self._ask("register"))
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        time.sleep(0.2)
-        asyncio.run(self._ask("unregister"))
-
-    async def _ask(self, what: str) -> None:
-        async with triton_aio.InferenceServerClient(self._address) as client:
-            await getattr(self._memory, what)(client, self._region, TIMEOUT_S)
