@@ -1,8 +1,11 @@
 """Take a Ray node out of service without losing a request: the preStop hook of a pod, or by hand before a node goes.
 
 Ray Serve moves the replicas of a node that is draining: it starts others elsewhere where there is room, sends new requests
-there, and stops the old ones when they have answered what they hold. Where there is no room, they serve until shortly before
-the deadline.
+there, and stops the old ones when they have answered what they hold. Where there is no room, they serve for most of the time
+there is and use the rest to finish.
+
+Serve stops a replica at once, replacement or not, when the node's deadline is nearer than the replica's graceful shutdown may
+take (`ray/serve/_private/deployment_state.py`, Ray 2.60). So Ray is told a deadline that much later than the node goes.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ from typing import Any
 from serving.errors import SetupError
 
 POLL_S = 0.5
+SERVING = 0.75
+"""So much of the time a replica serves on while its replacement starts; in what is left it finishes what it holds."""
 REASON = "medserve node drain"
 
 
@@ -37,9 +42,10 @@ def drain(address: str, node_id: str, timeout_s: float, say: Callable[[str], Non
         nodes = ray.nodes()  # type: ignore[no-untyped-call]
         if node not in {each["NodeID"] for each in nodes if each["Alive"]}:
             raise SetupError(f"Ray has no living node {node}")
-        until = time.time() + timeout_s
+        began, until = time.time(), time.time() + timeout_s
+        deadline_s = began + SERVING * timeout_s + patience_s(_details())
         gcs = GcsClient(address=ray.get_runtime_context().gcs_address)
-        accepted, why = gcs.drain_node(node, DRAIN_NODE_REASON_PREEMPTION, REASON, int(until * 1000))
+        accepted, why = gcs.drain_node(node, DRAIN_NODE_REASON_PREEMPTION, REASON, int(deadline_s * 1000))
         if not accepted:
             raise SetupError(f"Ray does not drain node {node}: {why}")
         left = None
@@ -55,17 +61,24 @@ def drain(address: str, node_id: str, timeout_s: float, say: Callable[[str], Non
         ray.shutdown()
 
 
+def patience_s(details: Any) -> float:
+    """The longest graceful shutdown of any deployment, seconds. `details`: Ray Serve's, of all applications."""
+    found = (each["deployment_config"]["graceful_shutdown_timeout_s"] for each in _deployments(details))
+    return max(found, default=0.0)
+
+
 def _replicas_on(node: str) -> int:
     """Replicas of any application that Ray Serve still has on a node."""
+    return sum(replica.get("node_id") == node for each in _deployments(_details()) for replica in each["replicas"])
+
+
+def _deployments(details: Any) -> list[Any]:
+    return [each for application in details["applications"].values() for each in application["deployments"].values()]
+
+
+def _details() -> Any:
+    """What runs on Ray Serve; nothing where it does not run."""
     from ray.serve.context import _get_global_client
 
     client = _get_global_client(raise_if_no_controller_running=False)
-    if client is None:
-        return 0
-    details: Any = client.get_serve_details()
-    return sum(
-        replica.get("node_id") == node
-        for application in details["applications"].values()
-        for deployment in application["deployments"].values()
-        for replica in deployment["replicas"]
-    )
+    return {"applications": {}} if client is None else client.get_serve_details()
