@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from serving import shm
 from serving.errors import SetupError
 from serving.slots import PAGE
 
@@ -24,7 +25,7 @@ class Memory(Protocol):
         ...
 
     async def note(self, client: Any, name: str, region: str, timeout_s: float) -> None:
-        """Give a region's first page another name: the server knows it until it ends, and so do all who ask what it knows."""
+        """Have the server map a page by this name, which begins like the region's: whoever asks what it has mapped finds it."""
         ...
 
 
@@ -50,8 +51,13 @@ class SystemMemory:
         await client.unregister_system_shared_memory(region, headers=self._headers, client_timeout=timeout_s)
 
     async def note(self, client: Any, name: str, region: str, timeout_s: float) -> None:
-        """See `Memory`."""
-        await client.register_system_shared_memory(name, region, PAGE, headers=self._headers, client_timeout=timeout_s)
+        """See `Memory`. A page of its own, which only the server keeps: it maps no file under two names."""
+        path = shm.ROOT / name
+        path.write_bytes(bytes(PAGE))
+        try:
+            await client.register_system_shared_memory(name, name, PAGE, headers=self._headers, client_timeout=timeout_s)
+        finally:
+            path.unlink(missing_ok=True)
 
 
 class CudaMemory:

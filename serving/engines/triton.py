@@ -138,7 +138,7 @@ class TritonServer:
         try:
             await self._memory.note(self.client, _noted(region, note), region, self.call_timeout_s)
         except InferenceServerException as exc:
-            log.info("Triton takes no note: %s", exc.status())
+            log.info("Triton takes no note: %s", exc.message())
 
     async def _register(self, region: str) -> None:
         """Register the region, and take those out whose owner is gone: their memory is held until then."""
