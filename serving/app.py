@@ -206,7 +206,7 @@ def _fronts(settings: Settings, clients: Mapping[str, PoolClient], metrics: Metr
     metrics.prepare_edge(clients)
     gates = {}
     for name in clients:
-        gates[name] = Gate(name, limits(pool_settings(settings, name), len(settings.auth.tokens), settings.router.replicas))
+        gates[name] = Gate(name, limits(pool_settings(settings, name), len(settings.auth.tokens)))
     served = served_models(settings)
     records = {model.manifest.model: model.manifest for model in served}
     brain = Router(clients, gates, served, metrics)

@@ -35,14 +35,13 @@ class Permit:
 class Limits:
     """What a gate allows.
 
-    `parallel`: requests that the pool's engines work on at a time for this router; below 1 where several routers share one
-    engine. `places`: requests inside at most, `bulk_places` of them bulk. `max_wait_s`, `max_bulk_wait_s`: how long a request
-    may wait, beyond a service time of its own; `max_click_wait_s`: an interactive one that encodes nothing. `flood_waits`: such
-    a one, in service times of its own, while a flood lasts.
+    `parallel`: requests that the pool's engines work on at a time. `places`: requests inside at most, `bulk_places` of them
+    bulk. `max_wait_s`, `max_bulk_wait_s`: how long a request may wait, beyond a service time of its own; `max_click_wait_s`:
+    an interactive one that encodes nothing. `flood_waits`: such a one, in service times of its own, while a flood lasts.
     `tenant_share`: the part of the places and of the wait that one tenant may fill, 0..1.
     """
 
-    parallel: float
+    parallel: int
     places: int
     bulk_places: int
     max_wait_s: float
@@ -95,15 +94,11 @@ _MESSAGES = {
 }
 
 
-def limits(pool: PoolSettings, tenants: int, routers: int = 1) -> Limits:
-    """The limits of a pool's gate. `tenants`: how many are configured; a share is kept free for others from two on.
-
-    `routers`: replicas of the router, each with a gate of its own that sees its part of the requests, and
-    for each the engines work that part of their time.
-    """
+def limits(pool: PoolSettings, tenants: int) -> Limits:
+    """The limits of a pool's gate. `tenants`: how many are configured; a share is kept free for others from two on."""
     share = pool.max_tenant_share if tenants > 1 else 1.0
     return Limits(
-        parallel=pool.parallel / routers,
+        parallel=pool.parallel,
         places=pool.max_ongoing * pool.replicas + pool.max_queued,
         bulk_places=pool.max_bulk * pool.replicas,
         max_wait_s=pool.max_wait_s,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -95,7 +94,7 @@ class Gate:
             mine = [(permit, at) for permit, at in self._inside.items() if permit.work.lane is lane]
             room = self._limits.parallel - sum(at is not None for _, at in mine)
             waiting = sorted((p for p, at in mine if at is None), key=lambda p: URGENCY[p.priority])
-            for permit in waiting[: max(math.ceil(room), 0)]:
+            for permit in waiting[: max(room, 0)]:
                 self._inside[permit] = now_s
 
     def _left_s(self, permit: Permit, now_s: float) -> float:

@@ -1,7 +1,5 @@
 """Twice the load that a pool can carry, in simulated time: what is answered in time, and how long interactive work takes."""
 
-from itertools import cycle
-
 import pytest
 
 from serving.domain.request import Priority
@@ -44,36 +42,6 @@ def gate():
 
 def shipped():
     return Gate("adaptive", limits(PoolSettings(), tenants=0))
-
-
-class TwoRouters:
-    """Two gates before one pool, each of which sees every second request and knows of the other's nothing."""
-
-    def __init__(self):
-        pool = PoolSettings(max_click_wait_s=0.04, max_bulk_wait_s=2)
-        self._gates = [Gate("adaptive", limits(pool, tenants=0, routers=2)) for _ in range(2)]
-        self._turn, self._of = cycle(self._gates), {}
-
-    def __len__(self):
-        return sum(map(len, self._gates))
-
-    def enter(self, request, now_s):
-        gate = next(self._turn)
-        verdict, load = gate.enter(request, now_s)
-        self._of[verdict] = gate
-        return verdict, load
-
-    def leave(self, permit, *said):
-        self._of.pop(permit).leave(permit, *said)
-
-
-@pytest.mark.parametrize("name", MIXES)
-def test_two_routers_let_in_no_more_than_one(name):
-    mix = MIXES[name]
-    _, unloaded_p99_s = run(mix, 0.1, gate(), seconds=LONG_S)
-    outcome, p99_s = run(mix, 2.0, TwoRouters(), seconds=SECONDS)
-    assert outcome.answered() / SECONDS >= 0.85 * capacity(mix)
-    assert p99_s <= 3 * unloaded_p99_s
 
 
 @pytest.mark.parametrize("told_apart", [True, False])
