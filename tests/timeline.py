@@ -7,11 +7,11 @@ The file is JSON: `requests` (`at_s` on the run's clock, `ms`, `kind`, `status`,
 had none), `events` (marks of the procedures, processes that came and went) and `haproxy` (its access log).
 """
 
+import argparse
 import json
 import os
 import re
 import socket
-import sys
 import threading
 import time
 from collections import Counter
@@ -208,5 +208,9 @@ def table(said):
 
 
 if __name__ == "__main__":
-    found = json.loads(Path(sys.argv[1]).read_text())
-    print("\n".join([*summary(found), "", *(table(found) if "--seconds" in sys.argv else ())]))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("file", type=Path, help="what `tests/operations.py --timeline FILE` wrote")
+    parser.add_argument("--seconds", action="store_true", help="a line a second as well")
+    said = parser.parse_args()
+    found = json.loads(said.file.read_text())
+    print("\n".join([*summary(found), "", *(table(found) if said.seconds else ())]))

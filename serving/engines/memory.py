@@ -24,7 +24,7 @@ class Memory(Protocol):
         """Let the server unmap a region."""
         ...
 
-    async def note(self, client: Any, name: str, region: str, timeout_s: float) -> None:
+    async def note(self, client: Any, name: str, timeout_s: float) -> None:
         """Have the server map a page by this name, which begins like the region's: whoever asks what it has mapped finds it."""
         ...
 
@@ -50,7 +50,7 @@ class SystemMemory:
         """See `Memory`."""
         await client.unregister_system_shared_memory(region, headers=self._headers, client_timeout=timeout_s)
 
-    async def note(self, client: Any, name: str, region: str, timeout_s: float) -> None:
+    async def note(self, client: Any, name: str, timeout_s: float) -> None:
         """See `Memory`. A page of its own, which only the server keeps: it maps no file under two names."""
         path = shm.ROOT / name
         path.write_bytes(bytes(PAGE))
@@ -92,7 +92,7 @@ class CudaMemory:
         """See `Memory`."""
         await client.unregister_cuda_shared_memory(region, client_timeout=timeout_s)
 
-    async def note(self, client: Any, name: str, region: str, timeout_s: float) -> None:
+    async def note(self, client: Any, name: str, timeout_s: float) -> None:
         """See `Memory`."""
         raw = self._cuda.get_raw_handle(self._handle)
         await client.register_cuda_shared_memory(name, raw, self._device, PAGE, client_timeout=timeout_s)

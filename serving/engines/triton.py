@@ -136,7 +136,7 @@ class TritonServer:
     async def note(self, region: str, note: str) -> None:
         """Have the server remember something for as long as it lives. Where it cannot, nobody is told."""
         try:
-            await self._memory.note(self.client, _noted(region, note), region, self.call_timeout_s)
+            await self._memory.note(self.client, _noted(region, note), self.call_timeout_s)
         except InferenceServerException as exc:
             log.info("Triton takes no note: %s", exc.message())
 

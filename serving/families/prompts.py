@@ -67,14 +67,16 @@ def gather(
     to_model: Callable[[Logits], Logits] = np.asarray,
 ) -> tuple[Group, ...]:
     """Objects and their tokens as decoder calls. `to_model`: logits as they travel, (256, 256), -> as the model has them."""
-    alike: dict[tuple[int, bool], list[int]] = {}
-    for index, item in enumerate(objects):
-        alike.setdefault((len(spelled[index]), item.logits is not None), []).append(index)
-    return tuple(
-        _stack(members[start : start + at_most], objects, spelled, to_model)
-        for members in alike.values()
-        for start in range(0, len(members), at_most)
-    )
+    kinds = [(len(own), item.logits is not None) for item, own in zip(objects, spelled, strict=True)]
+    return tuple(_stack(members, objects, spelled, to_model) for members in alike(kinds, at_most))
+
+
+def alike(kinds: Sequence[tuple[int, bool]], at_most: int) -> list[list[int]]:
+    """Which objects may share a decoder call, at most so many: by (tokens, whether there are earlier logits) of each."""
+    found: dict[tuple[int, bool], list[int]] = {}
+    for index, kind in enumerate(kinds):
+        found.setdefault(kind, []).append(index)
+    return [members[start : start + at_most] for members in found.values() for start in range(0, len(members), at_most)]
 
 
 def _click(point: Point, scale: Scale) -> Token:

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from serving.domain.image import Image
 from serving.domain.prompt import ObjectPrompt
 from serving.domain.request import Request
-from serving.domain.volume import SegmentVolume, VolumeAnswer, VolumeObject
+from serving.domain.volume import VolumeAnswer, VolumeObject
 from serving.embeddings.aside import Aside
 from serving.engines.engine import Engine, EngineSpec
+from serving.families.encoded_slices import EncodedSlices
 from serving.families.family import Tools
-from serving.families.procedure import ModelInput, Procedure
+from serving.families.procedure import Procedure
 from serving.families.promptable import Promptable
-from serving.families.prompts import BOTTOM_RIGHT, OBJECTS_A_CALL, TOP_LEFT, Token, check, tokens
+from serving.families.prompts import BOTTOM_RIGHT, OBJECTS_A_CALL, TOP_LEFT, Token, alike, check, tokens
 from serving.families.sam_engines import decoder_call
 from serving.families.volume_answer import Tell
 from serving.families.volume_answer import answer as answer_volume
@@ -81,7 +80,7 @@ class SlicedPromptable(Promptable):
         return await answer_volume(request, self._tools, self._info, stages, tell, on_slices, volume)
 
 
-class PromptableSlices:
+class PromptableSlices(EncodedSlices):
     """Implements `families.volume_walk.SliceModel`."""
 
     def __init__(
@@ -96,28 +95,17 @@ class PromptableSlices:
         request: Request,
         stages: Stages,
     ) -> None:
-        assert isinstance(request.task, SegmentVolume)
-        self._slices, self._procedure, self._following = slices, procedure, following
-        self._engines, self._aside, self._tools = engines, aside, tools
-        self._request, self._stages = request, stages
-        self._frame = slices.frame.slice_frame(request.task.axis)
+        super().__init__(slices, procedure.prepare, engines["image_encoder"], aside, tools, request, stages)
+        self._procedure, self._following, self._engines = procedure, following, engines
         self._scale = procedure.scale(self._frame.size_px)
         self._content_px = self._scale.content_px(self._frame.size_px)
         check([item.shown for item in objects if isinstance(item.shown, ObjectPrompt)])
         self._first = [self._spell(number, item) for number, item in enumerate(objects)]
 
-    async def encode(self, index: int) -> Slot:
-        """A slot with the slice's Features."""
-        return await self._aside.get(index, partial(self._fill, index), self._request.deadline)
-
-    def done(self, index: int, features: Slot, again: bool) -> None:
-        """Give the slot back."""
-        self._aside.done(index, features, again)
-
     async def decode(self, index: int, features: Slot, prompts: Sequence[Spelled]) -> Sequence[Any]:
         """Logits (256, 256) float32 of each object; those with equally many tokens share a call."""
         said: list[Any] = [None] * len(prompts)
-        for members in _alike(prompts):
+        for members in alike([(len(each.tokens), each.logits is not None) for each in prompts], OBJECTS_A_CALL):
             for row, logits in zip(members, await self._call(features, [prompts[n] for n in members]), strict=True):
                 said[row] = logits
         return said
@@ -147,17 +135,6 @@ class PromptableSlices:
         width, height = self._content_px
         return self.next_prompt(number, item.shown.mask) or _boxed((0.0, 0.0, float(width), float(height)))
 
-    async def _fill(self, index: int, slot: Slot) -> None:
-        given = await self._tools.run(partial(self._prepare, index))
-        request, timing = self._request, self._stages.timing("encode")
-        await self._engines["image_encoder"].infer(
-            {"image": given.tensor}, request.deadline, priority=request.priority, slot=slot, timing=timing
-        )
-
-    def _prepare(self, index: int) -> ModelInput:
-        with self._stages.measure("preprocess"):
-            return self._procedure.prepare(Image(self._slices.pixels(index), self._frame))
-
     async def _call(self, features: Slot, prompts: Sequence[Spelled]) -> npt.NDArray[np.float32]:
         table = np.asarray([each.tokens for each in prompts], np.float64)
         earlier = [each.logits for each in prompts if each.logits is not None]
@@ -174,11 +151,3 @@ class PromptableSlices:
 def _boxed(corners: Corners) -> Spelled:
     left, top, right, bottom = corners
     return Spelled(((left, top, TOP_LEFT), (right, bottom, BOTTOM_RIGHT)))
-
-
-def _alike(prompts: Sequence[Spelled]) -> list[list[int]]:
-    """Which prompts share a decoder call: see `prompts.gather`."""
-    found: dict[tuple[int, bool], list[int]] = {}
-    for row, each in enumerate(prompts):
-        found.setdefault((len(each.tokens), each.logits is not None), []).append(row)
-    return [rows[start : start + OBJECTS_A_CALL] for rows in found.values() for start in range(0, len(rows), OBJECTS_A_CALL)]

@@ -42,8 +42,8 @@ def drain(address: str, node_id: str, timeout_s: float, say: Callable[[str], Non
         nodes = ray.nodes()  # type: ignore[no-untyped-call]
         if node not in {each["NodeID"] for each in nodes if each["Alive"]}:
             raise SetupError(f"Ray has no living node {node}")
-        began, until = time.time(), time.time() + timeout_s
-        deadline_s = began + SERVING * timeout_s + patience_s(_details())
+        now = time.time()
+        until, deadline_s = now + timeout_s, now + SERVING * timeout_s + patience_s(_details())
         gcs = GcsClient(address=ray.get_runtime_context().gcs_address)
         accepted, why = gcs.drain_node(node, DRAIN_NODE_REASON_PREEMPTION, REASON, int(deadline_s * 1000))
         if not accepted:

@@ -4,13 +4,14 @@ import io
 import zipfile
 from functools import partial
 
-import nibabel
 import numpy as np
 import pytest
 import torch
+import tube
 from running import Medserve
 from sams import tiny_sam
 from series import series_of
+from tube import COLUMNS, ROWS
 
 from serving.build.build import build
 from serving.build.nets import medsam, sam_parts
@@ -41,7 +42,7 @@ TOKENS = (
 )
 """The same in the original frame: x, y and SAM's label."""
 
-COLUMNS, ROWS, SLICES = 96, 80, 3
+SLICES = 3
 BOX = (22, 18, 62, 58)
 RANGE = {"minimum": 0, "maximum": 255}
 
@@ -104,16 +105,13 @@ def test_served_masks_are_pytorch_s(built, served):
 
 @pytest.fixture(scope="module")
 def voxels():
-    """(slices, rows, columns) uint8: a bright tube that wanders, with noise."""
-    rng = np.random.default_rng(5)
-    y, x = np.mgrid[:ROWS, :COLUMNS]
-    slices = [90 * (np.hypot(x - 40 - 2 * z, y - 36 - z) < 14 + z) + rng.normal(70, 12, x.shape) for z in range(SLICES)]
-    return np.stack(slices).clip(0, 255).astype(np.uint8)
+    """(slices, rows, columns) uint8."""
+    return tube.voxels(SLICES)
 
 
 @pytest.fixture(scope="module")
 def volume(voxels):
-    return nibabel.Nifti1Image(voxels.T, np.diag([1.5, 1.5, 4.0, 1.0])).to_bytes()
+    return tube.nifti(voxels, (1.5, 1.5, 4.0))
 
 
 def test_a_volume_is_its_slices_each_with_the_box_of_the_mask_before(served, voxels, volume):

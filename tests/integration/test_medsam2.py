@@ -1,10 +1,11 @@
 """MedSAM2's six engines in the real Triton behind the real server: a seeded model of a narrow trunk at 128 pixels."""
 
-import nibabel
 import numpy as np
 import pytest
+import tube
 from running import Medserve
 from sam2_pair import SIDE, build, followed, hugging_face
+from tube import COLUMNS, ROWS
 
 from serving.build.nets import medsam2_layout
 from serving.client import Client, GrpcClient, MedserveError
@@ -12,7 +13,7 @@ from serving.domain.prompt import Box, ObjectPrompt
 
 pytestmark = pytest.mark.integration
 
-COLUMNS, ROWS, SLICES, KEY = 96, 80, 5, 2
+SLICES, KEY = 5, 2
 BOX = (20, 16, 70, 60)
 WINDOW = {"minimum": 0, "maximum": 255}
 FLIPS = 1e-3
@@ -35,16 +36,13 @@ def served(model, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def voxels():
-    """(slices, rows, columns) uint8: a bright tube that wanders, with noise."""
-    rng = np.random.default_rng(5)
-    y, x = np.mgrid[:ROWS, :COLUMNS]
-    slices = [90 * (np.hypot(x - 40 - 2 * z, y - 36 - z) < 14 + z) + rng.normal(70, 12, x.shape) for z in range(SLICES)]
-    return np.stack(slices).clip(0, 255).astype(np.uint8)
+    """(slices, rows, columns) uint8."""
+    return tube.voxels(SLICES)
 
 
 @pytest.fixture(scope="module")
 def volume(voxels):
-    return nibabel.Nifti1Image(voxels.T, np.diag([1.0, 1.0, 3.0, 1.0])).to_bytes()
+    return tube.nifti(voxels, (1.0, 1.0, 3.0))
 
 
 def test_a_box_on_the_key_slice_is_followed_both_ways(served, model, voxels, volume):
