@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
-import math
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from ray import serve
-from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 from ray.serve.handle import DeploymentHandle
-from ray.serve.schema import LoggingConfig
 
-from serving import slots
-from serving.domain.volume import SegmentVolume
 from serving.edge.fronts import Fronts
 from serving.edge.grpc import GrpcFront
 from serving.edge.http import build_app
@@ -31,82 +22,27 @@ from serving.engines import selfcheck
 from serving.engines.engine import Engine, EngineSpec
 from serving.engines.line import IN_FLIGHT, Line
 from serving.engines.triton import TritonServer
-from serving.errors import SetupError
 from serving.families import registry
 from serving.families.family import Family, Tools
 from serving.imaging import volumes
 from serving.imaging.decode import decode
-from serving.manifest import EngineRecord, Manifest, read_all
-from serving.pools.affinity import FALLBACK_REPLICAS
-from serving.pools.ingress import Ingress
+from serving.manifest import EngineRecord
 from serving.pools.local import LocalPoolClient
 from serving.pools.pool import Pool
-from serving.pools.replica import PoolReplica, RayPoolClient
+from serving.pools.replica import RayPoolClient
 from serving.pools.selfcheck import Check
 from serving.pools.selfcheck import once as check_once
-from serving.router import dispatch
 from serving.router.admission import limits
-from serving.router.brain import ServedModel
 from serving.router.gate import Gate
 from serving.router.router import PoolClient, Router
 from serving.router.versions import Weights, shares
-from serving.settings import PoolSettings, Settings
+from serving.served import manifests, pool_names, pool_settings, served_models
+from serving.settings import Settings
 from serving.telemetry import logs, tracing
 from serving.telemetry.metrics import Metrics, of_this_process
 
-QUIET = LoggingConfig(log_level="WARNING", enable_access_log=False)
-"""Ray Serve makes a record of every request even where its access log is off, unless the level spares it that."""
 BATCHED_IN_FLIGHT = 32
 """Calls at a time of an engine whose batches Triton makes."""
-HASH_ROUTER = "serving.pools.affinity:AffinityRouter"
-
-
-def manifests(settings: Settings) -> tuple[Manifest, ...]:
-    """The built models that are served: those with trained weights first. Raises SetupError."""
-    found = read_all(settings.repository.path, settings.repository.models)
-    for manifest in found:
-        if manifest.family not in registry.FAMILIES:
-            raise SetupError(f"model {manifest.model} is of family {manifest.family}, which this version does not know")
-    return tuple(sorted(found, key=lambda m: (m.demonstration, m.model)))
-
-
-def served_models(settings: Settings) -> tuple[ServedModel, ...]:
-    """The lines of `/v1/models`."""
-    lines = []
-    for manifest in manifests(settings):
-        declared = registry.FAMILIES[manifest.family]
-        prompts: tuple[str, ...] = dispatch.VISUAL if manifest.pool == "adaptive" else (*dispatch.TEXT, "image")
-        if SegmentVolume in declared.tasks:
-            # A model that takes nothing but volumes is told by names what to find in them.
-            prompts = (*prompts, dispatch.VOLUME) if len(declared.tasks) > 1 else (dispatch.CLASSES,)
-        lines.append(ServedModel(manifest, prompts, declared.limits(manifest)))
-    return tuple(lines)
-
-
-def engine_names(settings: Settings) -> tuple[str, ...]:
-    """Every engine that Triton must load, once each."""
-    return tuple(sorted({e.name for m in manifests(settings) for parts in m.engines.values() for e in parts}))
-
-
-def pool_names(settings: Settings) -> tuple[str, ...]:
-    """The pools that have models."""
-    return tuple(sorted({m.pool for m in manifests(settings)}))
-
-
-def pool_settings(settings: Settings, name: str) -> PoolSettings:
-    """The branch of one pool."""
-    found: PoolSettings = getattr(settings.pools, name)
-    return found
-
-
-def slot_bytes(settings: Settings) -> int:
-    """Room for one image's Features of any model that keeps some, in whole pages."""
-    most = slots.PAGE
-    for manifest in manifests(settings):
-        for spec in registry.FAMILIES[manifest.family].specs(manifest).values():
-            sizes = [math.prod(tensor.shape) * np.dtype(tensor.dtype).itemsize for tensor in spec.writes]
-            most = max(most, slots.offsets(sizes)[-1])
-    return -(-most // slots.PAGE) * slots.PAGE
 
 
 def open_pool(settings: Settings, name: str, metrics: Metrics) -> Pool:
@@ -222,103 +158,13 @@ def _fronts(settings: Settings, clients: Mapping[str, PoolClient], metrics: Metr
     return Fronts(http, GrpcFront(brain, settings, observer=metrics, jobs=jobs), weigh)
 
 
-def code_version(settings: Settings) -> str:
-    """What a replica cannot change without a restart: the code, the built models, most settings.
-
-    A deployment whose version stays is changed in place by Ray Serve: the numbers of replicas and the weights of versions.
-    """
-    lasting = settings.model_dump(mode="json", exclude={"versions", "router"})
-    for pool in lasting["pools"].values():
-        for name in ("replicas", "autoscale", "surge_percent"):
-            del pool[name]
-    models = [manifest.model_dump(mode="json") for manifest in manifests(settings)]
-    found = hashlib.sha256(json.dumps([lasting, models], sort_keys=True).encode())
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
-        found.update(path.read_bytes())
-    return found.hexdigest()[:16]
-
-
-def build_application(settings: Settings) -> serve.Application:
-    """The Ray Serve application: the ingress with the pools inside it, or over one deployment a pool that has models."""
-    ingress = _deployment(Ingress).options(
-        num_replicas=settings.router.replicas,
-        max_ongoing_requests=1024,
-        ray_actor_options={"num_cpus": 0, "resources": settings.router.resources},
-        health_check_period_s=2,
-        max_surge_percent=0 if settings.router.resources else 100,
-        graceful_shutdown_timeout_s=_patience_s(settings),
-        logging_config=QUIET,
-        user_config={"versions": settings.versions},
-    )
-    ingress = _versioned(ingress, settings)
-    if settings.shape == "together":
-        return ingress.bind(partial(open_together, settings))
-    return ingress.bind(partial(open_apart, settings), **{name: _pool(settings, name) for name in pool_names(settings)})
-
-
-def _pool(settings: Settings, name: str) -> serve.Application:
-    mine = pool_settings(settings, name)
-    pool = _deployment(PoolReplica).options(
-        name=name,
-        **_scale(mine),
-        max_surge_percent=mine.surge_percent,
-        max_ongoing_requests=mine.max_ongoing,
-        max_queued_requests=mine.max_queued or -1,
-        ray_actor_options={"num_cpus": 0, "resources": mine.resources},
-        request_router_config=RequestRouterConfig(
-            request_router_class=HASH_ROUTER,  # type: ignore[arg-type]
-            request_router_kwargs={"num_fallback_replicas": FALLBACK_REPLICAS},
-        ),
-        health_check_period_s=2,
-        graceful_shutdown_timeout_s=_patience_s(settings),
-        logging_config=QUIET,
-    )
-    return _versioned(pool, settings).bind(partial(_open_replica, settings, name), settings.triton.start_timeout_s)
-
-
-def _patience_s(settings: Settings) -> float:
-    """How long a replica that is replaced may finish what it holds: on a cluster, as long as any request may take.
-
-    On one machine, where nothing is replaced, this is how long `medserve up` may take to stop.
-    """
-    return settings.limits.max_deadline_s if settings.shape == "apart" else 20.0
+def open_replica(settings: Settings, name: str) -> Pool:
+    """One replica of a pool that is a deployment of its own, in its process."""
+    begin_telling(settings)
+    return open_pool(settings.on_this_node(), name, of_this_process())
 
 
 def begin_telling(settings: Settings) -> None:
     """The logs and traces of this process, as the settings say. Raises SetupError."""
     logs.begin(settings)
     tracing.begin(settings.tracing)
-
-
-def _versioned(deployment: serve.Deployment, settings: Settings) -> serve.Deployment:
-    """With a code version of ours. Ray makes one up at each `serve.run` and would restart every replica for a weight."""
-    return deployment.options(version=code_version(settings), _internal=True)
-
-
-def _scale(mine: PoolSettings) -> dict[str, Any]:
-    """A fixed number of replicas, or what Ray Serve's autoscaler is told."""
-    scaling = mine.autoscale
-    if scaling.max_replicas == 0:
-        return {"num_replicas": mine.replicas}
-    return {
-        "autoscaling_config": AutoscalingConfig(
-            min_replicas=mine.replicas,
-            max_replicas=max(scaling.max_replicas, mine.replicas),
-            target_ongoing_requests=scaling.target_ongoing,
-            upscale_delay_s=scaling.up_after_s,
-            downscale_delay_s=scaling.down_after_s,
-            metrics_interval_s=min(2.0, scaling.up_after_s),
-            look_back_period_s=max(2.0, scaling.up_after_s),
-        )
-    }
-
-
-def _open_replica(settings: Settings, name: str) -> Pool:
-    begin_telling(settings)
-    return open_pool(settings.on_this_node(), name, of_this_process())
-
-
-def _deployment(decorated: Any) -> serve.Deployment:
-    """What `serve.deployment` made of a class; its types say that the class is unchanged."""
-    assert isinstance(decorated, serve.Deployment)
-    return decorated

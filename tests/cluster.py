@@ -127,15 +127,15 @@ class Node:
     """One simulated node: an arena, a Triton that is brought back when it dies (as a kubelet would), and a Ray node."""
 
     def __init__(self, number, settings, run_dir, cluster, environ, shares):
-        from serving import app
+        from serving import served
         from serving.embeddings import arena
         from serving.local.supervise import Supervisor
         from serving.local.triton import EmbeddedTriton
 
-        self.region = arena.create(f"node{number}", settings.features.budget_bytes, app.slot_bytes(settings))
+        self.region = arena.create(f"node{number}", settings.features.budget_bytes, served.slot_bytes(settings))
         self.triton = EmbeddedTriton(
             settings.repository.path,
-            app.engine_names(settings),
+            served.engine_names(settings),
             run_dir / f"t{number}",
             start_timeout_s=START_S,
             threads=settings.triton.threads,
@@ -227,10 +227,10 @@ class Program:
         """Deploy; where it runs already, change what is to be changed, and return when it is."""
         from ray import serve
 
-        from serving import app
+        from serving import deployments
 
         serve.run(
-            app.build_application(self._settings),
+            deployments.build_application(self._settings),
             name="medserve",
             route_prefix="/",
             blocking=False,

@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 from ray import serve
 
-from serving.app import build_application
 from serving.build.catalogue import find
+from serving.deployments import build_application
 from serving.errors import SetupError
 from serving.settings import Settings, load
 

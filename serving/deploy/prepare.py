@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from serving import app
+from serving import served
 from serving.build.build import build
 from serving.embeddings import arena
 from serving.errors import SetupError
@@ -56,7 +56,7 @@ def prepare(settings: Settings, cache: Path, release: str, repository: Path, mod
     link(manifests, folder, repository)
     if settings.features.region:
         own = settings.repository.model_copy(update={"path": repository, "models": ()})
-        slot_bytes = app.slot_bytes(settings.model_copy(update={"repository": own}))
+        slot_bytes = served.slot_bytes(settings.model_copy(update={"repository": own}))
         arena.create("features", settings.features.budget_bytes, slot_bytes, name=settings.features.region)
     (cache / PUBLISHED).mkdir(exist_ok=True)
     for manifest in manifests:

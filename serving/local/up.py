@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from serving import app, shm
+from serving import deployments, served, shm
 from serving.embeddings import arena
 from serving.local import ray as local_ray
 from serving.local.supervise import Supervisor
@@ -65,14 +65,14 @@ class Stack:
         """The settings with the region of this node's Features."""
         if not settings.features.region:
             shm.sweep()
-            self._region = arena.create("features", settings.features.budget_bytes, app.slot_bytes(settings))
+            self._region = arena.create("features", settings.features.budget_bytes, served.slot_bytes(settings))
             settings = settings.model_copy(update={"features": settings.features.model_copy(update={"region": self._region})})
         return settings
 
     def _start_triton(self, settings: Settings) -> Settings:
         if settings.triton.address:
             return settings
-        engines = app.engine_names(settings)
+        engines = served.engine_names(settings)
         self._say(f"starting Triton with {len(engines)} engines")
         self.triton = EmbeddedTriton(
             settings.repository.path,
@@ -94,7 +94,7 @@ class Stack:
         self._ray = local_ray.LocalRay(settings, self.run_dir)
         self._ray.start(local_ray.environment(self.run_dir, metrics_dir, settings.limits.max_body_bytes))
         self._say("starting the router and the pools, warming the models up")
-        self._ray.deploy(app.build_application(settings))
+        self._ray.deploy(deployments.build_application(settings))
         self.http_url = f"http://{settings.http.host}:{self._ray.http_port}"
         self.grpc_address = f"{settings.http.host}:{self._ray.grpc_port}"
 

@@ -1,6 +1,6 @@
 """Those that serve come before those that start, where they share cores.
 
-Ray starts its workers at nice 15 (`RAY_worker_niceness`). A replica stays there while it imports, loads and warms up, and
+Ray's workers have nice 15 (`RAY_worker_niceness`; `deployments` starts them with it). A replica stays there while it imports, loads and warms up, and
 leaves it when it is ready: during an upgrade the new ones take what the old ones leave. It needs leave to do so
 (`CAP_SYS_NICE` or `RLIMIT_NICE`); where there is none, all stay equal.
 """
