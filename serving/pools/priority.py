@@ -1,8 +1,8 @@
 """Those that serve come before those that start, where they share cores.
 
-Ray's workers have nice 15 (`RAY_worker_niceness`; `deployments` starts them with it). A replica stays there while it imports, loads and warms up, and
-leaves it when it is ready: during an upgrade the new ones take what the old ones leave. It needs leave to do so
-(`CAP_SYS_NICE` or `RLIMIT_NICE`); where there is none, all stay equal.
+Ray's workers have nice 15 (`RAY_worker_niceness`; `deployments` starts them with it). A replica stays there while it imports,
+loads and warms up, and leaves it when it is ready: during an upgrade the new ones take what the old ones leave. It needs leave
+to do so (`CAP_SYS_NICE` or `RLIMIT_NICE`); where there is none, all stay equal.
 """
 
 from __future__ import annotations
