@@ -87,7 +87,7 @@ def _behind(settings: Settings) -> dict[str, Any]:
     """
     if settings.shape == "together":
         return {}
-    return {"runtime_env": {"py_executable": f"nice -n 15 {shlex.quote(sys.executable)}"}}
+    return {"runtime_env": {"py_executable": f"nice -n 19 {shlex.quote(sys.executable)}"}}
 
 
 def _patience_s(settings: Settings) -> float:
