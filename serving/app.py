@@ -11,6 +11,7 @@ from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
+from serving.board import Board
 from serving.edge.fronts import Fronts
 from serving.edge.grpc import GrpcFront
 from serving.edge.http import build_app
@@ -45,8 +46,8 @@ BATCHED_IN_FLIGHT = 32
 """Calls at a time of an engine whose batches Triton makes."""
 
 
-def open_pool(settings: Settings, name: str, metrics: Metrics) -> Pool:
-    """One replica's pool, in the process that is to run it."""
+def open_pool(settings: Settings, name: str, metrics: Metrics, board: Board | None) -> Pool:
+    """One replica's pool, in the process that is to run it. `board`: of its node."""
     mine = pool_settings(settings, name)
     chosen = [m for m in manifests(settings) if m.pool == name]
     arena = Arena(settings.features.region, settings.features.ttl_s) if name == "adaptive" else None
@@ -61,8 +62,10 @@ def open_pool(settings: Settings, name: str, metrics: Metrics) -> Pool:
         return asyncio.get_running_loop().run_in_executor(threads, work)
 
     def engine(spec: EngineSpec, record: EngineRecord) -> Engine:
-        several = IN_FLIGHT if spec.reads or spec.writes else BATCHED_IN_FLIGHT
-        return Line(triton.engine(spec, record), max(1, several // _sharers(settings)))
+        one_by_one = bool(spec.reads or spec.writes)
+        several = IN_FLIGHT if one_by_one else BATCHED_IN_FLIGHT
+        clock = board.clock(f"{record.name}/{record.version}") if board and one_by_one else None
+        return Line(triton.engine(spec, record), max(1, several // _sharers(settings)), clock=clock)
 
     vectors = VectorStore(mine.vectors_bytes, settings.features.ttl_s)
     tools = Tools(
@@ -124,25 +127,32 @@ async def open_apart(settings: Settings, handles: dict[str, DeploymentHandle[Any
     begin_telling(settings)
     metrics = of_this_process()
     clients = {name: RayPoolClient(name, handle, metrics.resent.labels(name).inc) for name, handle in handles.items()}
-    return _fronts(settings, clients, metrics)
+    return _fronts(settings, clients, metrics, None)
 
 
 async def open_together(settings: Settings, handles: dict[str, DeploymentHandle[Any]]) -> Fronts:
     """One router replica with every pool in its own process, warmed up. `handles` is empty."""
     begin_telling(settings)
     settings, metrics = settings.on_this_node(), of_this_process()
-    pools = [open_pool(settings, name, metrics) for name in pool_names(settings)]
+    board = _board(settings)
+    pools = [open_pool(settings, name, metrics, board) for name in pool_names(settings)]
     for pool in pools:
         await pool.warm_up(settings.triton.start_timeout_s)
-    return _fronts(settings, {pool.name: LocalPoolClient(pool) for pool in pools}, metrics)
+    return _fronts(settings, {pool.name: LocalPoolClient(pool) for pool in pools}, metrics, board)
 
 
-def _fronts(settings: Settings, clients: Mapping[str, PoolClient], metrics: Metrics) -> Fronts:
-    """The brain and both its fronts."""
+def _board(settings: Settings) -> Board | None:
+    """This node's; None where it keeps no Features."""
+    return Board(settings.features.region) if settings.features.region else None
+
+
+def _fronts(settings: Settings, clients: Mapping[str, PoolClient], metrics: Metrics, board: Board | None) -> Fronts:
+    """The brain and both its fronts. `board`: of the node whose engines all its routers stand before."""
     metrics.prepare_edge(clients)
     gates = {}
     for name in clients:
-        gates[name] = Gate(name, limits(pool_settings(settings, name), len(settings.auth.tokens)))
+        bounds = limits(pool_settings(settings, name), len(settings.auth.tokens))
+        gates[name] = Gate(name, bounds, board.row(name) if board else None)
     served = served_models(settings)
     records = {model.manifest.model: model.manifest for model in served}
     brain = Router(clients, gates, served, metrics)
@@ -161,7 +171,8 @@ def _fronts(settings: Settings, clients: Mapping[str, PoolClient], metrics: Metr
 def open_replica(settings: Settings, name: str) -> Pool:
     """One replica of a pool that is a deployment of its own, in its process."""
     begin_telling(settings)
-    return open_pool(settings.on_this_node(), name, of_this_process())
+    settings = settings.on_this_node()
+    return open_pool(settings, name, of_this_process(), _board(settings))
 
 
 def begin_telling(settings: Settings) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from serving.board import Clock
 from serving.domain.request import Deadline, Priority
 from serving.engines.engine import Engine, EngineSpec, Tensors, Timing, ignore
 from serving.errors import Fault, Kind
@@ -74,9 +75,19 @@ class _Call:
 
 
 class Line:
-    """Implements `Engine` in front of another; one event loop. `in_flight`: calls sent at a time; `longest`: that wait."""
+    """Implements `Engine` in front of another; one event loop. `in_flight`: calls sent at a time; `longest`: that wait.
 
-    def __init__(self, engine: Engine, in_flight: int = IN_FLIGHT, most_rows: int = MOST_ROWS, longest: int = LONGEST) -> None:
+    `clock`: when the engine was last done with a call, of whichever replica: a call is not worked on before.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        in_flight: int = IN_FLIGHT,
+        most_rows: int = MOST_ROWS,
+        longest: int = LONGEST,
+        clock: Clock | None = None,
+    ) -> None:
         self._engine = engine
         self._in_flight = in_flight
         self._most_rows = most_rows
@@ -85,7 +96,7 @@ class Line:
         self._passed = 0
         """Interactive calls sent in a row while bulk waited."""
         self._waiting: dict[Priority, deque[_Call]] = {priority: deque() for priority in Priority}
-        self._done_at = 0.0
+        self._clock = clock or Clock()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -209,7 +220,7 @@ class Line:
         priority = _most_urgent(calls)
         made = await self._engine.infer(inputs, deadline, outputs=first.outputs, priority=priority, slot=first.slot)
         done = time.monotonic()
-        began, self._done_at = max(sent, min(self._done_at, done)), done
+        began, self._clock.done_s = max(sent, min(self._clock.done_s, done)), done
         parts = _parted(made, calls, axis) if together and axis is not None else [made]
         for call, part in zip(calls, parts, strict=True):
             call.waited_s, call.worked_s = began - call.since, (done - began) / len(calls)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from serving.board import Alone, Neighbours
 from serving.domain.request import Priority, Request
+from serving.router import neighbours
 from serving.router.admission import Limits, Load, Permit, Refusal, decide
 from serving.router.demand import Demand
+from serving.router.neighbours import URGENCY, Elsewhere
 from serving.router.work import Costs, Lane, Work, work_of
 
-URGENCY = {Priority.INTERACTIVE: 0, Priority.BULK: 1}
 UNKNOWN_S = 1.0
 """When a place is free again while nothing is known of those who hold one."""
 
@@ -21,11 +23,14 @@ class Gate:
     It follows the engines in thought: each lane works on `parallel` requests at a time, the urgent first, then as they came,
     and does not interrupt what it has begun. From this come the remaining work and, since a lane that is never idle lets
     one go each service time, the service time of what leaves.
+
+    `neighbours`: the gates of other routers before the same engines: what waits there is ahead of a newcomer here as well.
     """
 
-    def __init__(self, pool: str, limits: Limits) -> None:
+    def __init__(self, pool: str, limits: Limits, neighbours: Neighbours | None = None) -> None:
         self.pool = pool
         self._limits = limits
+        self._neighbours = neighbours or Alone()
         self._costs = Costs()
         self._inside: dict[Permit, float | None] = {}
         """In the order of entry -> when work on it began, None while it waits."""
@@ -36,12 +41,13 @@ class Gate:
 
     def load(self, work: Work, priority: Priority, tenant: str, now_s: float) -> Load:
         """What a request of this class finds now."""
+        elsewhere = self._elsewhere(now_s)
         left = {permit: self._left_s(permit, now_s) for permit in self._inside}
         ahead = [permit for permit in left if _goes_before(permit, work.lane, priority)]
         begun = [p for p, at in self._inside.items() if at is not None and p.work.lane is work.lane and p not in ahead]
         peers = [permit for permit in left if priority is Priority.INTERACTIVE or permit.priority is priority]
         return Load(
-            ahead_s=self._wait_s([left[permit] for permit in ahead]),
+            ahead_s=self._wait_s([left[permit] for permit in ahead], *elsewhere.ahead(work.lane, priority)),
             begun_s=self._wait_s([left[permit] for permit in begun]),
             service_s=self._costs.expected_s(work),
             next_s=min((left[p] for p, at in self._inside.items() if at is not None and p.service_s), default=UNKNOWN_S),
@@ -49,7 +55,7 @@ class Gate:
             tenant_ahead_s=self._wait_s([left[permit] for permit in ahead if permit.tenant == tenant]),
             tenant_inside=sum(permit.tenant == tenant for permit in peers),
             click=work.lane is Lane.PROMPT,
-            flood=self._demand[work.lane].floods(now_s),
+            flood=self._demand[work.lane].floods(now_s, elsewhere.demand(work.lane)),
         )
 
     def enter(self, request: Request, now_s: float, image: str = "") -> tuple[Permit | Refusal, Load]:
@@ -64,16 +70,16 @@ class Gate:
         load = self.load(work, request.priority, request.tenant, now_s)
         own_s = load.service_s
         if request.priority is Priority.INTERACTIVE:
-            self._demand[work.lane].add(own_s / self._limits.parallel, now_s)
+            self._demand[work.lane].add(own_s / self._limits.parallel, now_s, self._elsewhere(now_s).demand(work.lane))
         if first is not None:
             load = replace(load, service_s=own_s + self._left_s(first, now_s))
         refusal = decide(load, request.priority, request.deadline.at_s - now_s, self._limits)
-        if refusal is not None:
-            return refusal, load
-        permit = Permit(self.pool, work, request.priority, request.tenant, own_s, now_s, image)
-        self._inside[permit] = None
-        self._begin(now_s)
-        return permit, load
+        if refusal is None:
+            permit = Permit(self.pool, work, request.priority, request.tenant, own_s, now_s, image)
+            self._inside[permit] = None
+            self._begin(now_s)
+        self._tell(now_s)
+        return refusal or permit, load
 
     def leave(self, permit: Permit, now_s: float, spent: Mapping[str, float] | None = None) -> None:
         """Give the place back. `spent`: the answer's stages in seconds, None where there was no answer."""
@@ -81,6 +87,7 @@ class Gate:
         if spent is not None:
             self._costs.learn(permit.work, spent, now_s - (permit.entered_s if began_s is None else began_s))
         self._begin(now_s)
+        self._tell(now_s)
 
     def _encodes(self, image: str) -> Permit | None:
         """Who is inside to encode this image."""
@@ -102,9 +109,17 @@ class Gate:
         began_s = self._inside[permit]
         return permit.service_s if began_s is None else max(0.0, permit.service_s - (now_s - began_s))
 
-    def _wait_s(self, left_s: list[float]) -> float:
-        """How long the engines need for these; no time where there are fewer than they take at once."""
-        return sum(left_s) / self._limits.parallel if len(left_s) >= self._limits.parallel else 0.0
+    def _wait_s(self, left_s: list[float], more_s: float = 0.0, more: float = 0.0) -> float:
+        """How long the engines need for these, and `more` elsewhere; no time where there are fewer than they take at once."""
+        return (sum(left_s) + more_s) / self._limits.parallel if len(left_s) + more >= self._limits.parallel else 0.0
+
+    def _elsewhere(self, now_s: float) -> Elsewhere:
+        return Elsewhere(self._neighbours.others(now_s), self._limits.parallel, now_s)
+
+    def _tell(self, now_s: float) -> None:
+        """The neighbours, of what is inside."""
+        inside = ((permit.work.lane, permit.priority, self._left_s(permit, now_s)) for permit in self._inside)
+        self._neighbours.tell(neighbours.tell(inside, (each.level(now_s) for each in self._demand.values()), now_s))
 
 
 def _goes_before(permit: Permit, lane: Lane, priority: Priority) -> bool:

@@ -11,7 +11,7 @@ from serving.domain.image import EncodedImage, ImageHandle
 from serving.domain.prompt import Box, ObjectPrompt
 from serving.domain.request import Deadline, Encode, Priority, Request, Segment
 from serving.router.admission import Permit
-from serving.router.gate import URGENCY
+from serving.router.neighbours import URGENCY
 from serving.router.work import Lane, work_of
 
 PROMPT = Segment(ImageHandle("a.b"), (ObjectPrompt(Box(0, 0, 9, 9)),))
@@ -30,6 +30,25 @@ class Class:
     service_s: float
     deadline_s: float
     spread: float = 0.3
+
+
+class Doors:
+    """Several gates before the same engines, that requests come to in turn."""
+
+    def __init__(self, gates):
+        self._gates, self._turn, self._entered = gates, cycle(gates), {}
+
+    def __len__(self):
+        return sum(map(len, self._gates))
+
+    def enter(self, request, now_s):
+        gate = next(self._turn)
+        verdict, load = gate.enter(request, now_s)
+        self._entered[verdict] = gate
+        return verdict, load
+
+    def leave(self, permit, now_s, spent):
+        self._entered.pop(permit).leave(permit, now_s, spent)
 
 
 @dataclass(eq=False)
