@@ -27,9 +27,11 @@ ROW = np.dtype(
         ("at_s", "<f8"),
         ("seconds", "<f8", (LANES, PRIORITIES)),
         ("counts", "<f8", (LANES, PRIORITIES)),
+        ("speeds", "<f8", (LANES,)),
         ("demand", "<f8", (LANES,)),
     ]
 )
+FIELDS = ("seconds", "counts", "speeds", "demand")
 CLOCK = np.dtype([("engine", "S64"), ("done_s", "<f8")])
 NBYTES = ROWS * ROW.itemsize + CLOCKS * CLOCK.itemsize
 OLD_S = 60.0
@@ -42,13 +44,14 @@ Table = Sequence[Sequence[float]]
 class Told:
     """What one other process told `at_s`.
 
-    `seconds`, `counts`: lane -> (interactive, bulk): service that is still to be done, and of how many requests; `demand`: lane
-    -> engines' worth of interactive work that is asked for.
+    `seconds`, `counts`: lane -> (interactive, bulk): service that is still to be done, and of how many requests; `speeds`: lane
+    -> the part of its engines' time that it gets, 0 to 1; `demand`: lane -> engines' worth of interactive work asked for.
     """
 
     at_s: float
     seconds: Table
     counts: Table
+    speeds: Sequence[float]
     demand: Sequence[float]
 
 
@@ -133,7 +136,7 @@ class Row:
         lately = [int(index) for index in np.flatnonzero(told > now_s - OLD_S) if index != self._index]
         rows = [self._rows[index] for index in lately]
         return [
-            Told(float(row["at_s"]), *(row[name].tolist() for name in ("seconds", "counts", "demand")))
+            Told(float(row["at_s"]), *(row[name].tolist() for name in FIELDS))
             for row in rows
             if bytes(row["pool"]) == self._pool
         ]
@@ -141,7 +144,9 @@ class Row:
     def tell(self, told: Told) -> None:
         """Write the row."""
         row = self._rows[self._index]
-        row["seconds"], row["counts"], row["demand"], row["at_s"] = told.seconds, told.counts, told.demand, told.at_s
+        for name in FIELDS:
+            row[name] = getattr(told, name)
+        row["at_s"] = told.at_s
 
 
 class _SharedClock(Clock):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from serving.board import Alone, Neighbours
 from serving.domain.request import Priority, Request
@@ -15,6 +15,14 @@ from serving.router.work import Costs, Lane, Work, work_of
 
 UNKNOWN_S = 1.0
 """When a place is free again while nothing is known of those who hold one."""
+
+
+@dataclass
+class _Begun:
+    """What is known of a request that the engines work on: since when, and how many seconds of its service are done."""
+
+    at_s: float
+    done_s: float = 0.0
 
 
 class Gate:
@@ -32,8 +40,10 @@ class Gate:
         self._limits = limits
         self._neighbours = neighbours or Alone()
         self._costs = Costs()
-        self._inside: dict[Permit, float | None] = {}
-        """In the order of entry -> when work on it began, None while it waits."""
+        self._inside: dict[Permit, _Begun | None] = {}
+        """In the order of entry -> how far it is, None while it waits."""
+        self._at_s = 0.0
+        """When `_inside` was last brought up to date."""
         self._demand = {lane: Demand() for lane in Lane}
 
     def __len__(self) -> int:
@@ -42,7 +52,8 @@ class Gate:
     def load(self, work: Work, priority: Priority, tenant: str, now_s: float) -> Load:
         """What a request of this class finds now."""
         elsewhere = self._elsewhere(now_s)
-        left = {permit: self._left_s(permit, now_s) for permit in self._inside}
+        self._work(elsewhere, now_s)
+        left = {permit: self._left_s(permit) for permit in self._inside}
         ahead = [permit for permit in left if _goes_before(permit, work.lane, priority)]
         begun = [p for p, at in self._inside.items() if at is not None and p.work.lane is work.lane and p not in ahead]
         peers = [permit for permit in left if priority is Priority.INTERACTIVE or permit.priority is priority]
@@ -67,27 +78,30 @@ class Gate:
         first = self._encodes(image) if work.items else None
         if first is not None:
             work = replace(work, kind="", items=0)
+        elsewhere = self._elsewhere(now_s)
         load = self.load(work, request.priority, request.tenant, now_s)
         own_s = load.service_s
         if request.priority is Priority.INTERACTIVE:
-            self._demand[work.lane].add(own_s / self._limits.parallel, now_s, self._elsewhere(now_s).demand(work.lane))
+            self._demand[work.lane].add(own_s / self._limits.parallel, now_s, elsewhere.demand(work.lane))
         if first is not None:
-            load = replace(load, service_s=own_s + self._left_s(first, now_s))
+            load = replace(load, service_s=own_s + self._left_s(first))
         refusal = decide(load, request.priority, request.deadline.at_s - now_s, self._limits)
         if refusal is None:
             permit = Permit(self.pool, work, request.priority, request.tenant, own_s, now_s, image)
             self._inside[permit] = None
             self._begin(now_s)
-        self._tell(now_s)
+        self._tell(elsewhere, now_s)
         return refusal or permit, load
 
     def leave(self, permit: Permit, now_s: float, spent: Mapping[str, float] | None = None) -> None:
         """Give the place back. `spent`: the answer's stages in seconds, None where there was no answer."""
-        began_s = self._inside.pop(permit)
+        elsewhere = self._elsewhere(now_s)
+        self._work(elsewhere, now_s)
+        begun = self._inside.pop(permit)
         if spent is not None:
-            self._costs.learn(permit.work, spent, now_s - (permit.entered_s if began_s is None else began_s))
+            self._costs.learn(permit.work, spent, now_s - (permit.entered_s if begun is None else begun.at_s))
         self._begin(now_s)
-        self._tell(now_s)
+        self._tell(elsewhere, now_s)
 
     def _encodes(self, image: str) -> Permit | None:
         """Who is inside to encode this image."""
@@ -102,12 +116,25 @@ class Gate:
             room = self._limits.parallel - sum(at is not None for _, at in mine)
             waiting = sorted((p for p, at in mine if at is None), key=lambda p: URGENCY[p.priority])
             for permit in waiting[: max(room, 0)]:
-                self._inside[permit] = now_s
+                self._inside[permit] = _Begun(now_s)
 
-    def _left_s(self, permit: Permit, now_s: float) -> float:
+    def _work(self, elsewhere: Elsewhere, now_s: float) -> None:
+        """What the engines have done since the last time; those that neighbours share work on each request for a part of it."""
+        passed_s, self._at_s = now_s - self._at_s, now_s
+        speeds = self._speeds(elsewhere)
+        for permit, begun in self._inside.items():
+            if begun is not None:
+                begun.done_s += speeds[permit.work.lane] * passed_s
+
+    def _speeds(self, elsewhere: Elsewhere) -> list[float]:
+        """Of each lane: see `Elsewhere.speed`."""
+        begun = [permit.work.lane for permit, begun in self._inside.items() if begun is not None]
+        return [elsewhere.speed(lane, begun.count(lane)) for lane in Lane]
+
+    def _left_s(self, permit: Permit) -> float:
         """Service that is still to be done; nothing where it takes longer than expected."""
-        began_s = self._inside[permit]
-        return permit.service_s if began_s is None else max(0.0, permit.service_s - (now_s - began_s))
+        begun = self._inside[permit]
+        return permit.service_s if begun is None else max(0.0, permit.service_s - begun.done_s)
 
     def _wait_s(self, left_s: list[float], more_s: float = 0.0, more: float = 0.0) -> float:
         """How long the engines need for these, and `more` elsewhere; no time where there are fewer than they take at once."""
@@ -116,10 +143,11 @@ class Gate:
     def _elsewhere(self, now_s: float) -> Elsewhere:
         return Elsewhere(self._neighbours.others(now_s), self._limits.parallel, now_s)
 
-    def _tell(self, now_s: float) -> None:
+    def _tell(self, elsewhere: Elsewhere, now_s: float) -> None:
         """The neighbours, of what is inside."""
-        inside = ((permit.work.lane, permit.priority, self._left_s(permit, now_s)) for permit in self._inside)
-        self._neighbours.tell(neighbours.tell(inside, (each.level(now_s) for each in self._demand.values()), now_s))
+        inside = ((permit.work.lane, permit.priority, self._left_s(permit)) for permit in self._inside)
+        demand = (each.level(now_s) for each in self._demand.values())
+        self._neighbours.tell(neighbours.tell(inside, self._speeds(elsewhere), demand, now_s))
 
 
 def _goes_before(permit: Permit, lane: Lane, priority: Priority) -> bool:

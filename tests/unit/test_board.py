@@ -12,7 +12,9 @@ from serving.board import Alone, Board, Told
 
 
 def told(at_s, seconds=0.5):
-    return Told(at_s, [[seconds, 0.0], [0.0, 2.0], [0.0, 0.0]], [[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]], [1.5, 0.0, 0.0])
+    return Told(
+        at_s, [[seconds, 0.0], [0.0, 2.0], [0.0, 0.0]], [[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]], [0.5, 1.0, 1.0], [1.5, 0.0, 0.0]
+    )
 
 
 @pytest.fixture(autouse=True)

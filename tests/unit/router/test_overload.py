@@ -68,7 +68,7 @@ def test_twice_the_capacity(name, told_apart):
 
 @pytest.mark.parametrize("name", MIXES)
 def test_twice_the_capacity_before_two_doors(name, two_doors):
-    check_twice_the_capacity(MIXES[name], lambda: two_doors(QUICK), told_apart=True, late=0.01)
+    check_twice_the_capacity(MIXES[name], lambda: two_doors(QUICK), told_apart=True, doors=2)
 
 
 @pytest.mark.parametrize("think_s", [0.0, 0.2])
@@ -79,14 +79,15 @@ def test_a_room_full_of_users_before_two_doors_is_never_refused(think_s, two_doo
     assert outcome.answered() / 30 >= 0.9 / 0.012, "and they keep the engine busy"
 
 
-def check_twice_the_capacity(mix, gate, told_apart, late=0.001):
+def check_twice_the_capacity(mix, gate, told_apart, doors=1):
+    """Two doors see a little less, and each has its own places."""
     quiet, unloaded_p99_s = run(mix, 0.1, gate(), seconds=LONG_S)
     outcome, p99_s = run(mix, 2.0, gate(), seconds=SECONDS, told_apart=told_apart)
     assert outcome.answered() / SECONDS >= 0.85 * capacity(mix)
     assert outcome.useful_s / SECONDS >= 0.85
     assert p99_s <= 3 * unloaded_p99_s
-    assert outcome.late <= late * outcome.answered(), "what was let in was answered in time"
-    assert outcome.most_inside <= 32, "and what waits does not grow"
+    assert outcome.late <= (0.001 if doors == 1 else 0.01) * outcome.answered(), "what was let in was answered in time"
+    assert outcome.most_inside <= 32 * doors, "and what waits does not grow"
     assert len(quiet.refused) <= 0.002 * quiet.answered()
 
 
