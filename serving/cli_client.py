@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from serving.cli_picture import INSTALL, shown
 from serving.client import Client, MedserveError, Progress, Segmentation
 from serving.client.overlay import write_masks
 from serving.client.volumes import OnProgress
@@ -53,8 +54,9 @@ def segment(
         with Client(url, token=token) as client:
             said = _given(boxes=boxes, points=points, index=index, deadline_s=deadline_s)
             found = client.segment(image, model=model, **said)
-        if output is not None:
-            write_masks(output, image, [mask.array for mask in found.masks])
+        drawn = output is None or write_masks(output, shown(image, index), [mask.array for mask in found.masks])
+    if not drawn:
+        typer.echo(f"medserve: the masks are on black: to show this file too, {INSTALL}", err=True)
     if as_json:
         print(json.dumps(_plain(found)))
         return

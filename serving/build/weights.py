@@ -96,10 +96,7 @@ def digest(path: Path) -> str:
 
 def read(path: Path) -> Mapping[str, Any]:
     """The state dict of a checkpoint, on the CPU, without running any code that it may hold. Raises SetupError."""
-    import pickle
-
     import torch
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     from serving.build import torchscript
@@ -110,12 +107,20 @@ def read(path: Path) -> Mapping[str, Any]:
         if torchscript.is_archive(path):
             return torchscript.read(path)
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, SafetensorError, OSError, ValueError) as exc:
+    except Exception as exc:  # torch's readers of untrusted files raise UnpicklingError, KeyError, ..., as the bytes have it
         raise SetupError(f"checkpoint {path.name} is damaged, or holds more than tensors: it was not loaded") from exc
     inner = found.get("state_dict", found) if isinstance(found, dict) else None
     if not isinstance(inner, dict):
         raise SetupError(f"checkpoint {path.name} is not a state dict")
-    return inner
+    return _tensors(inner)
+
+
+def _tensors(held: Mapping[Any, Any]) -> dict[str, Any]:
+    """What a checkpoint holds but for numbers, words and lists (epochs, arguments): tensors, and mappings of such."""
+    import torch
+
+    kept = {str(key): _tensors(value) if isinstance(value, Mapping) else value for key, value in held.items()}
+    return {key: value for key, value in kept.items() if isinstance(value, Mapping | torch.Tensor)}
 
 
 def _bring(entry: Entry, source: Source, pinned: str, store: Path, say: Say) -> Path:

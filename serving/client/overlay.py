@@ -22,10 +22,11 @@ def overlay(picture: npt.NDArray[np.uint8], masks: Sequence[npt.NDArray[np.bool_
     return np.rint(mixed).astype(np.uint8)
 
 
-def write_masks(target: Path, image: Path, masks: Sequence[npt.NDArray[np.bool_]]) -> None:
-    """Write the masks over the image, where Pillow can read it and it has their size; on black elsewhere.
+def write_masks(target: Path, image: Path | npt.NDArray[np.uint8], masks: Sequence[npt.NDArray[np.bool_]]) -> bool:
+    """Write the masks over the image; on black where it is of another size, or a file that Pillow cannot read: then False.
 
-    Raises ValueError where there is no mask to draw, or where Pillow is not installed.
+    `image`: its file, or its pixels (rows, columns) or (rows, columns, 3). Raises ValueError where there is no mask to draw,
+    or where Pillow is not installed.
     """
     if not masks:
         raise ValueError("there is no mask to draw")
@@ -33,16 +34,22 @@ def write_masks(target: Path, image: Path, masks: Sequence[npt.NDArray[np.bool_]
         from PIL import Image
     except ImportError as exc:
         raise ValueError("writing a picture needs Pillow: pip install pillow") from exc
-    Image.fromarray(overlay(_backdrop(image, masks[0].shape), masks)).save(target)
+    ground = _picture(image) if isinstance(image, Path) else image
+    if ground is not None and ground.ndim == 2:
+        ground = np.repeat(ground[..., None], 3, axis=2)
+    known = ground is not None and ground.shape[:2] == masks[0].shape
+    black = np.zeros((*masks[0].shape, 3), np.uint8)
+    Image.fromarray(overlay(ground if ground is not None and known else black, masks)).save(target)
+    return known
 
 
-def _backdrop(image: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    from PIL import Image, UnidentifiedImageError
+def _picture(image: Path) -> npt.NDArray[np.uint8] | None:
+    """(rows, columns, 3) of a file that Pillow reads, turned as viewers show it, or None."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
-    black = np.zeros((*shape, 3), np.uint8)
     with warnings.catch_warnings(action="ignore"):  # a DICOM file may begin like a TIFF that Pillow then complains of
         try:
             with Image.open(image) as opened:
-                return np.asarray(opened.convert("RGB")) if opened.size == (shape[1], shape[0]) else black
+                return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
         except UnidentifiedImageError:
-            return black
+            return None

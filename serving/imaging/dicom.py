@@ -11,13 +11,14 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut
+from pydicom.pixels.utils import get_expected_length
 from pydicom.uid import RLELossless
 
 from serving.domain.image import Image, RangeWindow, View
 from serving.errors import Fault, Kind
 from serving.imaging import codestream, window
 from serving.imaging.bounds import check_decoded, check_picture, invalid, malformed
-from serving.imaging.dicom_file import parse
+from serving.imaging.dicom_file import ends_early, parse, sop_class
 from serving.imaging.dicom_frame import frame_of
 from serving.imaging.dicom_lut import modality_lut, shade, voi
 from serving.imaging.levels import Levels, Samples, pointwise
@@ -38,8 +39,10 @@ def read(data: bytes, view: View, limits: LimitSettings) -> Image:
     """
     dataset = parse(data, limits)
     if not any(keyword in dataset for keyword in _PIXELS):
-        if "Rows" in dataset:
-            raise malformed("the DICOM file ends before its pixel data: send it whole")
+        if ends_early(dataset):
+            raise malformed("the DICOM file is cut short: it ends before or within its pixel data; send it whole")
+        if not sop_class(dataset):
+            raise malformed("the DICOM file is damaged or cut short, before it says what it is: send it whole")
         raise invalid("the DICOM file holds no pixel data (a report, plan or structure set?): send an image object")
     index = _check(dataset, view, limits)
     samples, photometric = _decompress(dataset, index)
@@ -107,6 +110,9 @@ def _decompress(dataset: Dataset, index: int) -> tuple[npt.NDArray[Any], str]:
             f"the DICOM file's transfer syntax is not read; accepted are {ACCEPTED_SYNTAXES}",
             param="image",
         )
+    plain = "PixelData" in dataset and not dataset.file_meta.TransferSyntaxUID.is_compressed
+    if plain and len(dataset.PixelData) < get_expected_length(dataset):
+        raise malformed("the DICOM file is cut short: it holds fewer pixels than its header says; send it whole")
     samples, properties = get_decoder(dataset.file_meta.TransferSyntaxUID).as_array(dataset, index=index)
     return samples.astype(samples.dtype.newbyteorder("="), copy=False), str(properties["photometric_interpretation"])
 

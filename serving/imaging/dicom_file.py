@@ -79,6 +79,20 @@ def header(data: bytes, limits: LimitSettings) -> Dataset:
     return found
 
 
+def sop_class(dataset: Dataset) -> str:
+    """The name of its SOP Class (PS3.4 B.5), or empty where it names none: the element is Type 1 (PS3.3 C.12.1).
+
+    Of a file that is cut within its compressed pixels pydicom keeps the file meta information alone, which names it too.
+    """
+    named = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")
+    return UID(named).name if named else ""
+
+
+def ends_early(dataset: Dataset) -> bool:
+    """Whether a data set without pixels should have some: it has an image's size, or it is of an image's SOP Class."""
+    return "Rows" in dataset or "Image Storage" in sop_class(dataset)
+
+
 def _tag(keyword: str) -> int:
     tag = tag_for_keyword(keyword)
     if tag is None:

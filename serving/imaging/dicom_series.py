@@ -14,7 +14,7 @@ from serving.domain.image import LinearWindow, Window
 from serving.imaging import dicom_lut, dicom_stack
 from serving.imaging.bounds import check_picture, invalid, malformed
 from serving.imaging.dicom import stored
-from serving.imaging.dicom_file import header, parse
+from serving.imaging.dicom_file import ends_early, header, parse
 from serving.imaging.dicom_frame import frame_of, macro
 from serving.imaging.dicom_stack import Place
 from serving.imaging.volume import Check, Volume
@@ -68,6 +68,8 @@ def read(files: Sequence[bytes], limits: LimitSettings, check: Check) -> Volume:
 def _headers(file: int, data: bytes, limits: LimitSettings) -> list[_Slice]:
     head = header(data, limits)
     if "Rows" not in head or "Columns" not in head:
+        if ends_early(head):
+            raise malformed(f"file {file}, as sent from 0, is cut short: it ends before its pixel data; send it whole")
         raise invalid(f"file {file}, as sent from 0, is DICOM without pictures: send the image files of one series alone")
     frames = max(1, int(head.get("NumberOfFrames") or 1))
     return [_Slice(file, n, head, dicom_stack.place_of(head, n)) for n in range(frames)]
@@ -115,7 +117,7 @@ def _with_pixels(files: Sequence[bytes], slices: list[_Slice], limits: LimitSett
 
 def _gray(dataset: Dataset, piece: _Slice, number: int) -> npt.NDArray[Any]:
     if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
-        raise malformed(f"slice {number} ends before its pixel data: send its file whole")
+        raise malformed(f"slice {number} is cut short: it ends before or within its pixel data; send its file whole")
     values, photometric = stored(dataset, piece.index)
     if photometric != "MONOCHROME2" or values.shape != _size(piece):
         raise invalid(f"slice {number} is not MONOCHROME2 of the size that its header says: send gray slices")

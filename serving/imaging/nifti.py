@@ -18,6 +18,8 @@ from serving.settings import LimitSettings
 
 _GZIP_WBITS = 31
 _HEADER_BYTES = 544
+_LENGTHS = tuple(length.to_bytes(4, order) for length in (348, 540) for order in ("little", "big"))
+"""How a header begins: `sizeof_hdr` of NIfTI-1 and NIfTI-2, in either byte order."""
 _MM_A_UNIT = {"mm": 1.0, "micron": 1e-3, "meter": 1e3, "unknown": 1.0}
 _RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 
@@ -64,6 +66,8 @@ def read(data: bytes, limits: LimitSettings, check: Check | None = None) -> Volu
 def _header(start: bytes, repair: bool = True) -> Any:
     """The header, told by its magic. nibabel's `repair` makes voxel sizes of 0 to 1, for pictures of a slice alone."""
     if sniff(start) is not Format.NIFTI:
+        if start[:4] in _LENGTHS and len(start) < 348:
+            raise malformed("the NIfTI file is cut short: it ends within its header")
         raise Fault(
             Kind.UNSUPPORTED_MEDIA, "the gzip file holds no NIfTI volume, the one kind that may be gzipped", param="image"
         )

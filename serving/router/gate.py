@@ -72,10 +72,11 @@ class Gate:
     def enter(self, request: Request, now_s: float, image: str = "") -> tuple[Permit | Refusal, Load]:
         """A place for the request, to be given back with `leave`, or the refusal; and on what it was decided.
 
-        `image`: its affinity key. Where that image is being encoded, the request shares the encode and brings only its masks.
+        The request names the model that was chosen for it. `image`: its affinity key. Where that model is encoding that image,
+        the request shares the encode and brings only its masks.
         """
-        work = work_of(request.task)
-        first = self._encodes(image) if work.items else None
+        work = work_of(request.task, request.model or "")
+        first = self._encodes(image, work.model) if work.items else None
         if first is not None:
             work = replace(work, kind="", items=0)
         elsewhere = self._elsewhere(now_s)
@@ -103,11 +104,10 @@ class Gate:
         self._begin(now_s)
         self._tell(elsewhere, now_s)
 
-    def _encodes(self, image: str) -> Permit | None:
-        """Who is inside to encode this image."""
-        return next(
-            (p for p in self._inside if image and p.image == image and p.work.lane is Lane.ENCODE and p.work.items), None
-        )
+    def _encodes(self, image: str, model: str) -> Permit | None:
+        """Who is inside to encode this image for this model: Features of one are of no use to another."""
+        alike = (p for p in self._inside if image and p.image == image and p.work.model == model)
+        return next((p for p in alike if p.work.lane is Lane.ENCODE and p.work.items), None)
 
     def _begin(self, now_s: float) -> None:
         """Let each lane take up what it has room for."""

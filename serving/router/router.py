@@ -93,10 +93,11 @@ class Router:
         pool = chosen.manifest.pool
         self._check_deadline(request)
         gate = self._gates[pool]
-        permit = self._enter(gate, request, key)
+        addressed = request.with_model(chosen.manifest.model)
+        permit = self._enter(gate, addressed, key)
         spent = None
         try:
-            answer = await self._pools[pool].answer(request.with_model(chosen.manifest.model), key, permit)
+            answer = await self._pools[pool].answer(addressed, key, permit)
             spent = answer.stages
             return answer
         except Fault as fault:
@@ -112,10 +113,10 @@ class Router:
         pool = chosen.manifest.pool
         self._check_deadline(request)
         gate = self._gates[pool]
-        permit = self._enter(gate, request, "")
+        addressed = request.with_model(chosen.manifest.model)
+        permit = self._enter(gate, addressed, "")
         spent = None
         try:
-            addressed = request.with_model(chosen.manifest.model)
             async with aclosing(self._pools[pool].answer_volume(addressed, "", permit)) as events:
                 async for event in events:
                     if isinstance(event, VolumeAnswer):

@@ -1,9 +1,9 @@
-"""What a request will cost its pool: its class of work, and the service time of each class as learnt from the answers."""
+"""What a request will cost its pool: its class of work, and the time of each class and model as learnt from the answers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from serving.domain.image import ImageHandle
@@ -13,6 +13,10 @@ from serving.domain.volume import SegmentVolume
 SMOOTHING = 0.1
 OUTLIER = 10.0
 """A measurement counts as this many times the mean at most: one slow start must not close the gate."""
+POOL = ""
+"""In place of a model: all of them."""
+MASK = "mask"
+"""The kind of work that is one mask's decoding."""
 WAITING = "queue"
 """The stage that is no service."""
 MASK_STAGES = ("decode_mask", "postprocess", "serialise")
@@ -33,17 +37,23 @@ class Work:
     """The class of a task and how much of it there is: `items` of `kind` (images, texts), and `masks` objects to decode.
 
     `kind` is empty where only masks are decoded. A segmentation that brings its image may find it encoded already, which is
-    known only afterwards: its kind is learnt as the mix of both.
+    known only afterwards: its kind is learnt as the mix of both. `model`: who does it; one model's encode may take tens of
+    times another's.
     """
 
     lane: Lane
     kind: str = ""
     items: int = 0
     masks: int = 0
+    model: str = ""
 
 
-def work_of(task: Task) -> Work:
-    """The class of a task."""
+def work_of(task: Task, model: str = "") -> Work:
+    """The class of a task that a model is to do."""
+    return replace(_work_of(task), model=model)
+
+
+def _work_of(task: Task) -> Work:
     match task:
         case Segment(image=ImageHandle()):
             return Work(Lane.PROMPT, masks=len(task.objects))
@@ -62,15 +72,23 @@ def work_of(task: Task) -> Work:
 
 
 class Costs:
-    """The mean seconds of one item of each kind and of one mask, weighted towards the latest."""
+    """The mean seconds of one item of each kind and of one mask, of each model, weighted towards the latest.
+
+    The means of the whole pool stand in for a model that has answered nothing of a kind yet.
+    """
 
     def __init__(self) -> None:
-        self._means: dict[str, float] = {}
-        self._counts: dict[str, int] = {}
+        self._means: dict[tuple[str, str], float] = {}
+        """(model, kind) -> seconds; the model is empty for the pool's."""
+        self._counts: dict[tuple[str, str], int] = {}
 
     def expected_s(self, work: Work) -> float:
         """Seconds of service that a request of this class takes; what was never measured counts as nothing."""
-        return self._means.get(work.kind, 0.0) * work.items + self._means.get("mask", 0.0) * work.masks
+        return self._mean_s(work.model, work.kind) * work.items + self._mean_s(work.model, MASK) * work.masks
+
+    def _mean_s(self, model: str, kind: str) -> float:
+        own = self._means.get((model, kind))
+        return self._means.get((POOL, kind), 0.0) if own is None else own
 
     def learn(self, work: Work, spent: Mapping[str, float], at_most_s: float) -> None:
         """From one answer. `spent`: stage -> seconds, `queue` apart; they may hold a wait for the engine that nobody told.
@@ -81,16 +99,17 @@ class Costs:
         total_s = sum(service.values())
         share = min(1.0, at_most_s / total_s) if total_s else 0.0
         masks_s = sum(service.get(stage, 0.0) for stage in MASK_STAGES) if work.masks else 0.0
-        if work.masks:
-            self._add("mask", share * masks_s / work.masks)
-        if work.items:
-            self._add(work.kind, share * (total_s - masks_s) / work.items)
+        for model in {work.model, POOL}:
+            if work.masks:
+                self._add((model, MASK), share * masks_s / work.masks)
+            if work.items:
+                self._add((model, work.kind), share * (total_s - masks_s) / work.items)
 
-    def _add(self, kind: str, seconds: float) -> None:
-        count = self._counts[kind] = self._counts.get(kind, 0) + 1
+    def _add(self, key: tuple[str, str], seconds: float) -> None:
+        count = self._counts[key] = self._counts.get(key, 0) + 1
         if count == 1:
-            self._means[kind] = seconds
+            self._means[key] = seconds
             return
-        mean = self._means[kind]
+        mean = self._means[key]
         weight = max(SMOOTHING, 1 / count)
-        self._means[kind] = mean + weight * (min(seconds, OUTLIER * max(mean, 0.001)) - mean)
+        self._means[key] = mean + weight * (min(seconds, OUTLIER * max(mean, 0.001)) - mean)

@@ -1,8 +1,14 @@
-"""A client over each front of the running server."""
+"""A client over each front of the running server, and a small MedSAM that several files serve."""
+
+from functools import partial
 
 import pytest
+import torch
+from sams import tiny_sam
 
+from serving.build.build import build
 from serving.client import Client, GrpcClient
+from serving.errors import SetupError
 
 
 @pytest.fixture(params=["http", "grpc"])
@@ -10,3 +16,20 @@ def client(request, server):
     opened = Client(server.http_url) if request.param == "http" else GrpcClient(server.grpc_address)
     with opened as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def small_medsam(tmp_path_factory):
+    """(the repository, the model's record, its checkpoint): built of the published layout in a training script's wrapping."""
+    work = tmp_path_factory.mktemp("medsam")
+    checkpoint = work / "tiny.pth"
+    torch.save({"model": {f"module.{key}": value for key, value in tiny_sam().state_dict().items()}}, checkpoint)
+    make = partial(build, "medsam", work, work / "repository", preprocessing="july-2023", say=lambda line: None)
+    (manifest,) = make(checkpoints=(checkpoint,))
+    damaged = work / "damaged.pth"
+    damaged.write_bytes(checkpoint.read_bytes()[:-5000])
+    before = sorted(path.name for path in (work / "repository").rglob("*"))
+    with pytest.raises(SetupError, match=r"damaged\.pth is damaged"):
+        make(checkpoints=(damaged,))
+    assert sorted(path.name for path in (work / "repository").rglob("*")) == before
+    return work / "repository", manifest, checkpoint

@@ -8,6 +8,7 @@ import struct
 import threading
 import time
 import zlib
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import grpc
@@ -15,6 +16,7 @@ import httpx
 import numpy as np
 import pytest
 from pictures import png
+from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
@@ -54,6 +56,7 @@ def dicom_without_pixels():
 
 
 GOOD = png((np.mgrid[:200, :300].sum(0) % 256).astype(np.uint8))
+CUT = Path(get_testdata_file("MR_small_RLE.dcm")).read_bytes()[:5000]
 BOX = [20, 20, 120, 120]
 
 
@@ -78,6 +81,7 @@ def classify(labels, model=""):
 
 CASES = {
     "a truncated PNG": (segment(GOOD[: len(GOOD) // 2]), "malformed"),
+    "a DICOM that is cut within its compressed pixels": (segment(CUT), "malformed"),
     "a DICOM without pixels": (segment(dicom_without_pixels()), "invalid"),
     "a PNG bomb": (segment(bomb()), "too_large"),
     "a box of zeros": (segment(boxes=[(0, 0, 0, 0)]), "invalid"),

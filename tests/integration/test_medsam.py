@@ -2,22 +2,18 @@
 
 import io
 import zipfile
-from functools import partial
 
 import numpy as np
 import pytest
 import torch
 import tube
 from running import Medserve
-from sams import tiny_sam
 from series import series_of
 from tube import COLUMNS, ROWS
 
-from serving.build.build import build
 from serving.build.nets import medsam, sam_parts
 from serving.client import Client, GrpcClient
 from serving.domain.image import EncodedImage, RawLayout
-from serving.errors import SetupError
 from serving.families.medsam.family import procedure
 from serving.families.medsam.volume import next_box
 from serving.imaging.decode import decode
@@ -47,23 +43,6 @@ BOX = (22, 18, 62, 58)
 RANGE = {"minimum": 0, "maximum": 255}
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """(the repository, the model's record, its checkpoint)."""
-    work = tmp_path_factory.mktemp("medsam")
-    checkpoint = work / "tiny.pth"
-    torch.save({"model": {f"module.{key}": value for key, value in tiny_sam().state_dict().items()}}, checkpoint)
-    make = partial(build, "medsam", work, work / "repository", preprocessing="july-2023", say=lambda line: None)
-    (manifest,) = make(checkpoints=(checkpoint,))
-    damaged = work / "damaged.pth"
-    damaged.write_bytes(checkpoint.read_bytes()[:-5000])
-    before = sorted(path.name for path in (work / "repository").rglob("*"))
-    with pytest.raises(SetupError, match=r"damaged\.pth is damaged"):
-        make(checkpoints=(damaged,))
-    assert sorted(path.name for path in (work / "repository").rglob("*")) == before
-    return work / "repository", manifest, checkpoint
-
-
 @torch.inference_mode()
 def pytorch(model, manifest, tokens, earlier):
     """The stock modules on the same preprocessing: logits (4, 256, 256) of one object, one mask and three candidates."""
@@ -79,13 +58,13 @@ def pytorch(model, manifest, tokens, earlier):
 
 
 @pytest.fixture(scope="module")
-def served(built):
-    with Medserve(MEDSERVE_REPOSITORY__PATH=str(built[0])) as running:
+def served(small_medsam):
+    with Medserve(MEDSERVE_REPOSITORY__PATH=str(small_medsam[0])) as running:
         yield running
 
 
-def test_served_masks_are_pytorch_s(built, served):
-    _, manifest, checkpoint = built
+def test_served_masks_are_pytorch_s(small_medsam, served):
+    _, manifest, checkpoint = small_medsam
     model = medsam.load(torch.load(checkpoint, weights_only=True))
     with Client(served.http_url) as client:
         said = {"objects": OBJECTS, "model": "medsam", "return_logits": True}

@@ -1,4 +1,4 @@
-"""A user's MedCLIP and MedSigLIP, small and seeded, built by the command and asked over the running server."""
+"""A user's MedCLIP, BiomedCLIP and MedSigLIP, small and seeded, built by the command and asked over the running server."""
 
 import os
 import subprocess
@@ -13,9 +13,10 @@ from running import Medserve
 
 from serving.build import weights
 from serving.build.build import build
-from serving.build.nets import medclip, siglip
+from serving.build.nets import biomedclip, medclip, siglip
 from serving.client import Client, MedserveError
 from serving.domain.image import Frame, Image
+from serving.families import centre_crop
 from serving.families.medclip import preprocess as medclip_preprocess
 from serving.families.medclip.sentences import drawn
 from serving.families.medsiglip import preprocess as medsiglip_preprocess
@@ -30,13 +31,13 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (150, 240)).astype(np.uint8)
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
-    makers = {"medclip": small_checkpoints.medclip_checkpoint, "medsiglip": small_checkpoints.medsiglip_checkpoint}
+    makers = {name: getattr(small_checkpoints, f"{name}_checkpoint") for name in ("medclip", "biomedclip", "medsiglip")}
     return {name: make(tmp_path_factory.mktemp(name)) for name, make in makers.items()}
 
 
 @pytest.fixture(scope="module")
 def repository(checkpoints, tmp_path_factory):
-    """Both models: one as the command builds it, one as the command's function does."""
+    """All three: one as the command builds it, the others as the command's function does."""
     folder = tmp_path_factory.mktemp("repository")
     command = [sys.executable, "-m", "serving", "models", "build", "medclip", "--checkpoint", str(checkpoints["medclip"])]
     command += ["--preprocessing", "evaluation", "--option", "sentences=4"]
@@ -44,7 +45,8 @@ def repository(checkpoints, tmp_path_factory):
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "medclip  text_encoder" in done.stdout
-    build("medsiglip", folder, folder, checkpoints=[checkpoints["medsiglip"]], say=lambda line: None)
+    for name in ("biomedclip", "medsiglip"):
+        build(name, folder, folder, checkpoints=[checkpoints[name]], say=lambda line: None)
     return folder
 
 
@@ -73,8 +75,8 @@ def test_the_records_say_what_was_chosen_and_how_close_the_engines_are(repositor
     chosen = {key: records["medclip"].options[key] for key in ("preprocessing", "ensemble", "sentences", "seed")}
     assert chosen == {"preprocessing": "evaluation", "ensemble": "mean", "sentences": 4, "seed": 42}
     assert records["medsiglip"].options["preprocessing"] == "container"
-    for manifest in records.values():
-        for (record,) in manifest.engines.values():
+    for name in ("medclip", "biomedclip", "medsiglip"):
+        for (record,) in records[name].engines.values():
             assert record.parity["embedding_max_abs"] <= 1e-5 * record.parity["embedding_scale"]
 
 
@@ -95,6 +97,19 @@ def test_medclip_over_its_published_sentences(checkpoints, client):
 
 
 @torch.inference_mode()
+def test_biomedclip_reads_labels_in_the_published_sentence(checkpoints, client):
+    model = biomedclip.load(weights.read(checkpoints["biomedclip"]))
+    pixels = centre_crop.prepare(picture(), model.image_size)
+    image = unit(model.image_encoder(torch.from_numpy(pixels)[None]))
+    tokenizer = WordPieceTokenizer(small_checkpoints.word_pieces())
+    tokens = torch.from_numpy(without_padding(tokenizer.batch([f"this is a photo of {label}" for label in LABELS], 256)))
+    wanted = (model.scale * image @ unit(model.text_encoder(tokens)).T).softmax(dim=-1)[0].numpy()
+    found = client.classify([png(PIXELS)], LABELS, model="biomedclip")
+    assert found.scoring == "clip-softmax"
+    assert np.abs(found.scores[0] - wanted).max() <= 1e-4
+
+
+@torch.inference_mode()
 def test_medsiglip_scores_each_label_by_itself(checkpoints, client):
     model = siglip.load(weights.read(checkpoints["medsiglip"]))
     pixels = medsiglip_preprocess.prepare(picture(), 56, "container")
@@ -110,7 +125,7 @@ def test_medsiglip_scores_each_label_by_itself(checkpoints, client):
 
 def test_the_list_of_models_says_how_each_was_built(client):
     found = {model.name: model for model in client.models()}
-    assert set(found) == {"medclip", "medsiglip"}
+    assert set(found) == {"medclip", "biomedclip", "medsiglip"}
     assert not any(model.demonstration for model in found.values())
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
+from serving.build.nets.clip_layout import differences
+from serving.build.nets.fit import SHOWN
 from serving.build.nets.hiera import GLOBAL_BLOCKS, Sizes
 from serving.build.nets.medsam2 import MedSam2
 from serving.errors import SetupError
@@ -124,12 +125,6 @@ def _sizes(given: Mapping[str, Tensor], image_size: int, memory_layers: int) -> 
     return Sizes(image_size, first, stages, memory_layers)
 
 
-def _compare(given: Mapping[str, Tensor], expected: Mapping[str, torch.Tensor]) -> None:
-    for key, value in expected.items():
-        if key not in given:
-            raise SetupError(f"the checkpoint is not MedSAM2's: {key} is missing")
-        if given[key].shape != value.shape:
-            have, want = tuple(given[key].shape), tuple(value.shape)
-            raise SetupError(f"the checkpoint is not MedSAM2's: {key} has shape {have}, not {want}")
-    if extra := sorted(set(given) - set(expected)):
-        raise SetupError(f"the checkpoint is not MedSAM2's: {extra[0]} is not known")
+def _compare(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    if found := differences(expected, given):
+        raise SetupError(f"the checkpoint is not MedSAM2's: {'; '.join(found[:SHOWN])}")

@@ -188,7 +188,7 @@ def test_the_published_names_and_shapes_are_there():
     [
         (lambda s: s.pop("no_obj_ptr"), "no_obj_ptr is missing"),
         (lambda s: s.update(no_mem_embed=torch.zeros(1, 1, 8)), r"no_mem_embed has shape \(1, 1, 8\), not \(1, 1, 256\)"),
-        (lambda s: s.update(head=torch.zeros(1)), "head is not known"),
+        (lambda s: s.update(head=torch.zeros(1)), "head is unexpected"),
         (lambda s: s.clear(), "image_encoder.trunk.pos_embed is missing"),
         (lambda s: s.pop("image_encoder.trunk.blocks.9.norm2.weight"), "norm2.weight is missing"),
     ],

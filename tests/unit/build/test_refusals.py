@@ -74,6 +74,11 @@ def test_a_missing_tensor_is_named(state, refused):
     assert key in refused(lambda path: torch.save({k: v for k, v in state[1].items() if k != key}, path))
 
 
+def test_a_tensor_that_is_no_tensor_is_named(state, refused):
+    key = a_projection(state[1])
+    assert key in refused(lambda path: torch.save({**state[1], key: 0.5}, path))
+
+
 def test_another_architecture_is_refused(refused):
     said = refused(lambda path: torch.save({"features.conv0.weight": torch.zeros(4, 3, 3, 3)}, path))
     assert "checkpoint" in said

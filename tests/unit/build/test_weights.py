@@ -100,5 +100,17 @@ def test_a_damaged_or_missing_checkpoint_is_said(tmp_path):
     (tmp_path / "cut.pth").write_bytes((tmp_path / "w.pth").read_bytes()[:500])
     with pytest.raises(SetupError, match=r"cut\.pth is damaged"):
         weights.read(tmp_path / "cut.pth")
+    (tmp_path / "words.pth").write_bytes(b"hello, world")
+    with pytest.raises(SetupError, match=r"words\.pth is damaged"):
+        weights.read(tmp_path / "words.pth")
     with pytest.raises(SetupError, match=r"nobody\.pth"):
         weights.own(tmp_path / "nobody.pth", ENTRIES["clip"])
+
+
+def test_only_tensors_are_kept_of_what_a_training_script_wrote(tmp_path):
+    torch.save(
+        {"epoch": 3, "args": {"lr": 0.1}, "model": {"a": torch.ones(2), "b": "words", 5: torch.ones(1)}}, tmp_path / "w.pth"
+    )
+    found = weights.read(tmp_path / "w.pth")
+    assert set(found) == {"args", "model"}
+    assert set(found["model"]) == {"a", "5"}

@@ -163,6 +163,29 @@ def test_what_has_no_picture_says_so(name, kind):
     assert caught.value.kind is kind
 
 
+WITHIN, BEFORE, FEWER = "within its pixel data", "before it says what it is", "fewer pixels than its header says"
+
+
+@pytest.mark.parametrize(
+    ("name", "kept", "told"),
+    [
+        ("CT_small.dcm", 150, BEFORE),  # within the file meta information
+        ("CT_small.dcm", 3000, WITHIN),  # before Rows
+        ("CT_small.dcm", 6000, WITHIN),  # before the pixels
+        ("CT_small.dcm", 20000, FEWER),
+        ("MR_small_RLE.dcm", 5000, WITHIN),
+        ("JPEG2000.dcm", 3100, WITHIN),
+        ("rtplan.dcm", 150, BEFORE),
+        ("rtplan.dcm", 2000, "no pixel data"),
+    ],
+)
+def test_a_file_that_is_cut_short_says_so(name, kept, told):
+    with pytest.raises(Fault, match=told) as caught:
+        read(data_of(name)[:kept])
+    assert (caught.value.kind is Kind.INVALID) == (told == "no pixel data")
+    assert "\n" not in caught.value.message
+
+
 def test_a_header_that_lies_is_refused_before_memory_is_spent():
     with pytest.raises(Fault) as caught:
         read(saved(edited("MR_small.dcm", Rows=60000, Columns=60000)))

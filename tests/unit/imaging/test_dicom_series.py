@@ -147,4 +147,8 @@ def test_the_budget_is_held_before_anything_is_decoded(monkeypatch):
 
 def test_a_cut_file_is_malformed_and_names_nobody():
     files = series_of(SAMPLES)
-    assert refused([*files[:4], files[4][:-20]]).kind is Kind.MALFORMED
+    fewer, none, before = "fewer pixels than its header says", "slice 4 is cut short", "file 4, as sent from 0, is cut short"
+    for kept, told in ((-20, fewer), (-100, none), (250, before)):
+        fault = refused([*files[:4], files[4][:kept]])
+        assert fault.kind is Kind.MALFORMED
+        assert told in fault.message

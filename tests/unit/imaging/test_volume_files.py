@@ -151,6 +151,8 @@ def test_what_is_no_volume_is_refused():
     assert "pixdim" in fault(bytes(broken)).message
     assert fault(b"\x89PNG\r\n\x1a\n rest").kind is Kind.UNSUPPORTED_MEDIA
     assert fault(nifti(samples())[:-40]).kind is Kind.MALFORMED
+    within = gzip.compress(nibabel.Nifti1Image(samples(), AFFINE).to_bytes()[:200])
+    assert "ends within its header" in fault(within).message
     with pytest.raises(Fault) as caught:
         EncodedVolume((b"",))
     assert caught.value.kind is Kind.MALFORMED

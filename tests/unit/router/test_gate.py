@@ -122,3 +122,20 @@ def test_who_asks_for_an_image_that_is_being_encoded_brings_only_a_mask():
     assert load.service_s == pytest.approx(IMAGE_S + PROMPT_S, rel=0.3)
     others = [gate.enter(request(IMAGE), 0.0, f"image {n}")[0] for n in range(3)]
     assert isinstance(others[-1], Refusal)
+
+
+def test_a_slow_model_is_refused_by_its_own_cost_and_a_quick_one_is_not():
+    gate = Gate("adaptive", replace(LIMITS, max_wait_s=60))
+    for model, seconds in (("slow", 9.0), *(("quick", IMAGE_S),) * 20):
+        permit, _ = gate.enter(request(IMAGE, at_s=-9).with_model(model), -9)
+        gate.leave(permit, -9 + seconds, {"encode": seconds})
+    inside = [gate.enter(request(IMAGE).with_model("slow"), 0.0)[0] for _ in range(7)]
+    assert [isinstance(each, Permit) for each in inside] == [True] * 6 + [False], "6 x 9 s fit in 60 s, 7 x 9 s do not"
+    assert (inside[-1].reason, inside[-1].retry_after_s) == ("deadline", pytest.approx(3.0))
+    assert gate.enter(request(IMAGE).with_model("quick"), 0.0)[1].ahead_s == pytest.approx(54.0)
+
+
+def test_an_encode_is_shared_with_those_who_ask_the_same_model():
+    gate = taught()
+    named = [gate.enter(request(IMAGE).with_model(model), 0.0, "one image")[0] for model in ("a", "a", "b")]
+    assert [each.work.items for each in named] == [1, 0, 1]

@@ -61,7 +61,7 @@ async def test_the_chosen_model_and_a_permit_go_along():
     client = Client()
     assert await router(client).answer(request()) is ANSWER
     sent, _, permit = client.seen[0]
-    assert (sent.model, permit.pool) == ("clip", "contrastive")
+    assert (sent.model, permit.pool, permit.work.model) == ("clip", "contrastive", "clip")
 
 
 async def test_a_full_pool_refuses_at_once_and_says_when():

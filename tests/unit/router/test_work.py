@@ -64,3 +64,17 @@ def test_one_slow_start_does_not_stay():
     for _ in range(60):
         costs.learn(PROMPT, {"decode_mask": 0.1}, 60)
     assert costs.expected_s(PROMPT) == pytest.approx(0.1, rel=0.05)
+
+
+def test_each_model_has_its_own_cost_and_the_pool_guesses_for_a_new_one():
+    costs = Costs()
+    quick, slow, new = (Work(Lane.ENCODE, "segment", 1, 1, model) for model in ("quick", "slow", "new"))
+    for _ in range(20):
+        costs.learn(quick, {"encode": 0.2, "decode_mask": 0.01}, 60)
+    assert costs.expected_s(slow) == pytest.approx(0.21)
+    costs.learn(slow, {"encode": 9.0, "decode_mask": 0.03}, 60)
+    assert costs.expected_s(slow) == pytest.approx(9.03)
+    assert costs.expected_s(quick) == pytest.approx(0.21)
+    assert costs.expected_s(Work(Lane.PROMPT, masks=2, model="slow")) == pytest.approx(0.06)
+    assert 0.21 < costs.expected_s(new) < 9.03
+    assert costs.expected_s(Work(Lane.ENCODE, "encode", 1, model="slow")) == 0
