@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 UNITS := tests/contract tests/golden tests/unit
+OWN := tests/integration/models tests/integration/triton
 
-.PHONY: demo up test servers units lint types contract setup build chart clean
+.PHONY: demo up test servers units own lint types contract setup build chart clean
 
 demo: build
 	@$(BIN)/medserve demo
@@ -17,20 +18,27 @@ build: setup
 	@$(BIN)/medserve models build litemedsam
 	@$(BIN)/medserve models build synthetic-cxr
 
-# Two at a time: the tests of real servers mostly wait, so the rest runs beside them.
+# Two at a time: the tests of real servers mostly wait, so the rest runs beside them: first the units, then those that build
+# models, or start a Triton, of their own.
 test: setup
-	@$(MAKE) --no-print-directory -j2 lint types contract servers units
+	@$(MAKE) --no-print-directory -j2 lint types contract servers units own
 
 PYTEST := $(BIN)/python -m pytest --durations 15 --durations-min 5
 AGAIN := echo "medserve: what failed, once more: a test that passes only now is unsteady and wants mending"
+LAST := --last-failed --last-failed-no-failures all
+beside = { $(PYTEST) $(CACHE) $(1) || { $(AGAIN); $(PYTEST) $(CACHE) $(1) $(LAST); }; } >.pytest-$@.log 2>&1; \
+  passed=$$?; cat .pytest-$@.log; exit $$passed
 
 servers: build
-	@$(PYTEST) tests/integration || { $(AGAIN); $(PYTEST) tests/integration --last-failed --last-failed-no-failures all; }
+	@$(PYTEST) tests/integration $(OWN:%=--ignore %) || { $(AGAIN); $(PYTEST) tests/integration $(OWN:%=--ignore %) $(LAST); }
 
-units: CACHE := -o cache_dir=.pytest_cache/units
+# What runs beside the servers' tests prints when it is done.
+units own: CACHE = -o cache_dir=.pytest_cache/$@
 units: build
-	@{ $(PYTEST) $(CACHE) $(UNITS) || { $(AGAIN); $(PYTEST) $(CACHE) $(UNITS) --last-failed --last-failed-no-failures all; }; } \
-	  >.pytest-units.log 2>&1; passed=$$?; cat .pytest-units.log; exit $$passed
+	@$(call beside,$(UNITS))
+
+own: build
+	@$(call beside,$(OWN))
 
 lint: setup
 	$(BIN)/ruff check .
@@ -57,4 +65,4 @@ chart: setup
 	$(BIN)/python deploy/helm/copy_observability.py
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .pytest-units.log *.egg-info
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .pytest-*.log *.egg-info
