@@ -3,8 +3,9 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-UNITS := tests/contract tests/golden tests/unit
-OWN := tests/integration/models tests/integration/triton
+UNITS := tests/contract tests/unit
+SERVERS := tests/golden tests/integration
+OWN := $(addprefix tests/integration/,models triton test_chart_runs.py test_identifiers.py)
 
 .PHONY: demo up test servers units own lint types contract setup build chart clean
 
@@ -18,8 +19,8 @@ build: setup
 	@$(BIN)/medserve models build litemedsam
 	@$(BIN)/medserve models build synthetic-cxr
 
-# Two at a time: the tests of real servers mostly wait, so the rest runs beside them: first the units, then those that build
-# models, or start a Triton, of their own.
+# Two at a time: the tests of real servers mostly wait, so the rest runs beside them: first the units, then what needs a server
+# of its own.
 test: setup
 	@$(MAKE) --no-print-directory -j2 lint types contract servers units own
 
@@ -29,8 +30,9 @@ LAST := --last-failed --last-failed-no-failures all
 beside = { $(PYTEST) $(CACHE) $(1) || { $(AGAIN); $(PYTEST) $(CACHE) $(1) $(LAST); }; } >.pytest-$@.log 2>&1; \
   passed=$$?; cat .pytest-$@.log; exit $$passed
 
+servers: OTHERS := $(SERVERS) $(OWN:%=--ignore %)
 servers: build
-	@$(PYTEST) tests/integration $(OWN:%=--ignore %) || { $(AGAIN); $(PYTEST) tests/integration $(OWN:%=--ignore %) $(LAST); }
+	@$(PYTEST) $(OTHERS) || { $(AGAIN); $(PYTEST) $(OTHERS) $(LAST); }
 
 # What runs beside the servers' tests prints when it is done.
 units own: CACHE = -o cache_dir=.pytest_cache/$@
