@@ -7,7 +7,7 @@ import numpy as np
 from environments import running, say
 from peer import OURS
 
-from serving.bench import load, wire
+from serving.bench import asking, load, wire
 from serving.bench.plain_triton import PlainTriton
 from serving.bench.server import cpu_seconds
 from serving.client import decode
@@ -51,7 +51,7 @@ def one_peer(peer, bench, cache, repository, folder, figures):
 def ours(bench, figures, beside):
     """The product, in turn with a peer."""
     asks = [ask for known in bench.known for ask in known.asks()]
-    firsts = [wire.inline(p.png, p.prompts[0]) for p in bench.fresh(max(int(bench.seconds / 0.8), 3))]
+    firsts = [asking.inline(p.png, p.prompts[0]) for p in bench.fresh(max(int(bench.seconds / 0.8), 3))]
     figures.keep(OURS, *measure_http(bench.dial(), asks, firsts, bench.seconds))
     figures.paired.setdefault(beside, []).append(figures.rate[OURS][-1] / figures.rate[beside][-1])
 

@@ -4,8 +4,8 @@ import base64
 import json
 from dataclasses import dataclass
 
-from serving.bench import wire
-from serving.bench.wire import Ask
+from serving.bench import asking
+from serving.bench.asking import Ask
 
 OURS = "medserve"
 
@@ -13,19 +13,19 @@ OURS = "medserve"
 def json_ask(path, body, kind, golden=b""):
     """A JSON call."""
     data = json.dumps(body).encode()
-    return Ask(kind, wire.head(path, b"application/json", len(data)), data, golden=golden)
+    return Ask(kind, asking.head(path, b"application/json", len(data)), data, golden=golden)
 
 
 def file_ask(path, file, request, kind, golden=b""):
     """A multipart call: `image`, and `request` as a text field where there is one."""
-    mark = wire.BOUNDARY
+    mark = asking.BOUNDARY
     part = b'--%s\r\nContent-Disposition: form-data; name="image"; filename="i.png"\r\nContent-Type: image/png\r\n\r\n%s\r\n'
     data = part % (mark, file)
     if request is not None:
         text = b'--%s\r\nContent-Disposition: form-data; name="request"\r\n\r\n%s\r\n'
         data += text % (mark, json.dumps(request).encode())
     data += b"--%s--\r\n" % mark
-    return Ask(kind, wire.head(path, wire.MULTIPART, len(data)), data, golden=golden)
+    return Ask(kind, asking.head(path, asking.MULTIPART, len(data)), data, golden=golden)
 
 
 def said(prompt):
