@@ -3,11 +3,12 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+MODELS := litemedsam synthetic-cxr
 UNITS := tests/contract tests/unit
 SERVERS := tests/golden tests/integration
 OWN := $(addprefix tests/integration/,models triton test_chart_runs.py test_identifiers.py)
 
-.PHONY: demo up test servers units own lint types contract setup build chart clean
+.PHONY: demo up test servers units own lint types contract setup build $(MODELS) chart clean
 
 demo: build
 	@$(BIN)/medserve demo
@@ -15,9 +16,10 @@ demo: build
 up: build
 	@$(BIN)/medserve up
 
-build: setup
-	@$(BIN)/medserve models build litemedsam
-	@$(BIN)/medserve models build synthetic-cxr
+build: $(MODELS)
+
+$(MODELS): setup
+	@$(BIN)/medserve models build $@
 
 # Two at a time: the tests of real servers mostly wait, so the rest runs beside them: first the units, then what needs a server
 # of its own.
