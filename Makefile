@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 MODELS := litemedsam synthetic-cxr
 UNITS := tests/contract tests/unit
 SERVERS := tests/golden tests/integration
-OWN := $(addprefix tests/integration/,models triton test_chart_runs.py test_identifiers.py)
+OWN := tests/integration/models tests/integration/triton
 
 .PHONY: demo up test servers units own lint types contract setup build $(MODELS) chart clean
 
@@ -21,8 +21,8 @@ build: $(MODELS)
 $(MODELS): setup
 	@$(BIN)/medserve models build $@
 
-# Two at a time: the tests of real servers mostly wait, so the rest runs beside them: first the units, then what needs a server
-# of its own.
+# Two at a time: the tests of real servers mostly wait, so the rest runs beside them: first the units, then what builds models or
+# starts a Triton of its own. That is done before the last of the servers' tests, which wants the machine for itself.
 test: setup
 	@$(MAKE) --no-print-directory -j2 lint types contract servers units own
 
