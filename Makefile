@@ -3,9 +3,12 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-UNITS := tests/contract tests/golden tests/unit
+MODELS := litemedsam synthetic-cxr
+UNITS := tests/contract tests/unit
+SERVERS := tests/golden tests/integration
+OWN := tests/integration/models tests/integration/triton
 
-.PHONY: demo up test servers units lint types contract setup build chart clean
+.PHONY: demo up test servers units own lint types contract setup build $(MODELS) chart clean
 
 demo: build
 	@$(BIN)/medserve demo
@@ -13,24 +16,33 @@ demo: build
 up: build
 	@$(BIN)/medserve up
 
-build: setup
-	@$(BIN)/medserve models build litemedsam
-	@$(BIN)/medserve models build synthetic-cxr
+build: $(MODELS)
 
-# Two at a time: the tests of real servers mostly wait, so the rest runs beside them.
+$(MODELS): setup
+	@$(BIN)/medserve models build $@
+
+# Two at a time: the tests of real servers mostly wait, so the rest runs beside them: first the units, then what builds models or
+# starts a Triton of its own. That is done before the last of the servers' tests, which wants the machine for itself.
 test: setup
-	@$(MAKE) --no-print-directory -j2 lint types contract servers units
+	@$(MAKE) --no-print-directory -j2 lint types contract servers units own
 
 PYTEST := $(BIN)/python -m pytest --durations 15 --durations-min 5
 AGAIN := echo "medserve: what failed, once more: a test that passes only now is unsteady and wants mending"
+LAST := --last-failed --last-failed-no-failures all
+beside = { $(PYTEST) $(CACHE) $(1) || { $(AGAIN); $(PYTEST) $(CACHE) $(1) $(LAST); }; } >.pytest-$@.log 2>&1; \
+  passed=$$?; cat .pytest-$@.log; exit $$passed
 
+servers: OTHERS := $(SERVERS) $(OWN:%=--ignore %)
 servers: build
-	@$(PYTEST) tests/integration || { $(AGAIN); $(PYTEST) tests/integration --last-failed --last-failed-no-failures all; }
+	@$(PYTEST) $(OTHERS) || { $(AGAIN); $(PYTEST) $(OTHERS) $(LAST); }
 
-units: CACHE := -o cache_dir=.pytest_cache/units
+# What runs beside the servers' tests prints when it is done.
+units own: CACHE = -o cache_dir=.pytest_cache/$@
 units: build
-	@{ $(PYTEST) $(CACHE) $(UNITS) || { $(AGAIN); $(PYTEST) $(CACHE) $(UNITS) --last-failed --last-failed-no-failures all; }; } \
-	  >.pytest-units.log 2>&1; passed=$$?; cat .pytest-units.log; exit $$passed
+	@$(call beside,$(UNITS))
+
+own: build
+	@$(call beside,$(OWN))
 
 lint: setup
 	$(BIN)/ruff check .
@@ -57,4 +69,4 @@ chart: setup
 	$(BIN)/python deploy/helm/copy_observability.py
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .pytest-units.log *.egg-info
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .pytest-*.log *.egg-info

@@ -20,7 +20,7 @@ class EngineRecord(_Record):
     """One engine of a model: its folder in the repository and its version, the artefact's sha256, how close it came.
 
     `parity`: against the PyTorch module on real images, e.g. ``{"max_abs": 1.2e-6, "scale": 3.4}``. `features`: how the
-    engine is told of Features, by the name of a slot or as tensors in the registered region (`engines.triton`). `gate`: what
+    engine is told of Features, by the name of a slot or as tensors in the registered region (`triton_engine`). `gate`: what
     the precision gate measured, e.g. ``{"kind": "mask_iou", "mean": 0.9934, "min": 0.96, "prompts": 120, "passed": true}``.
     """
 

@@ -36,6 +36,12 @@ class Medserve:
         raise AssertionError(f"the server did not start:\n{self.log}")
 
     def __exit__(self, *exc):
+        self.stop()
+
+    def stop(self):
+        """Its `status` then is its exit status. Stopped once, it stays so."""
+        if self._process.stderr.closed:
+            return
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
         self.log += self._process.communicate(timeout=STOP_S)[1]

@@ -14,7 +14,7 @@ from itertools import count
 
 import numpy as np
 
-from serving.bench import load, wire
+from serving.bench import asking, load, wire
 from serving.bench.figures import percentile
 from serving.bench.pictures import PROMPTS, Picture
 from serving.bench.s3 import LABELS, SIDE_PX
@@ -141,7 +141,7 @@ class Users:
             for _ in range(RESENT):
                 if self._done.is_set() or handle is None:
                     return
-                sample, reply = await self._ask(line, wire.by_handle(handle, prompt))
+                sample, reply = await self._ask(line, asking.by_handle(handle, prompt))
                 if sample.code != "send_image_again":
                     break
                 self._note("prompt", sample)
@@ -159,13 +159,13 @@ class Users:
         return first != reply.counts()
 
     async def _encode(self, line, picture, number, due=None):
-        sample, reply = await self._ask(line, wire.encode(numbered(picture.png, number)), due)
+        sample, reply = await self._ask(line, asking.encode(numbered(picture.png, number)), due)
         self._note("encode", sample)
         return reply.image_id() if sample.ok else None
 
     async def _read(self, line, due):
         number = next(self._numbers)
-        ask = wire.classify(numbered(self._radiographs[number % RADIOGRAPHS], number), LABELS[14], CLIP)
+        ask = asking.classify(numbered(self._radiographs[number % RADIOGRAPHS], number), LABELS[14], CLIP)
         self._note("classify", (await self._ask(line, ask, due))[0])
 
     def _note(self, kind, sample, wrong=False):

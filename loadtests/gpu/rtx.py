@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from serving.build.nets.sam_parts import Click, Encode
 from serving.engines.engine import EngineSpec, TensorSpec
 
 FEATURES = ("x0", "k0", "v0", "q0")
+Near = Callable[[Plan, Path], dict[str, float]]
 
 
 def run(report: Report, folder: Path, small: bool) -> None:
@@ -34,10 +36,12 @@ def run(report: Report, folder: Path, small: bool) -> None:
     for level in ("bf16", "f32"):
         report.section(f"rtx.decoder.{level}", lambda p=level: decoder(builder, folder, p, gpu), 20)
     for level in ("bf16", "bf16-projections", "f32") if not small else ():
-        report.section(f"rtx.encoder.{level}", lambda p=level: encoder(builder, folder, p, gpu), 20)
+        said = (builder, folder, "image_encoder", level, gpu, encoder_off, (1, 4, 64))
+        report.section(f"rtx.encoder.{level}", lambda said=said: tower(*said), 20)
     report.section("rtx.gate", lambda: judged(builder, folder, gpu), 20)
     for level in ("bf16", "f32") if not small else ():
-        report.section(f"rtx.clip.{level}", lambda p=level: clip(builder, folder, p, gpu), 20)
+        said = (builder, folder, "clip_image_encoder", level, gpu, clip_cosine, (1, 64, 256))
+        report.section(f"rtx.clip.{level}", lambda said=said: tower(*said), 20)
 
 
 def smallest(builder: tensorrt.Builder, gpu: bool) -> dict[str, Any]:
@@ -82,39 +86,37 @@ def decoder(builder: tensorrt.Builder, folder: Path, level: str, gpu: bool) -> d
     return found
 
 
-def encoder(builder: tensorrt.Builder, folder: Path, level: str, gpu: bool) -> dict[str, Any]:
-    """LiteMedSAM's encoder: parity on a gate's image, then rates by batch."""
-    plan, found = _built(builder, folder, "image_encoder", level)
+def tower(
+    builder: tensorrt.Builder, folder: Path, part: str, level: str, gpu: bool, near: Near, batches: tuple[int, ...]
+) -> dict[str, Any]:
+    """An encoder of images: `near`, how far the plan is from PyTorch at float32; then rates by batch."""
+    plan, found = _built(builder, folder, part, level)
     if not gpu:
         return found
     run, found = _loaded(builder, plan, found)
+    (given,) = shapes.SPECS[part].inputs
+    with torch.inference_mode():
+        found |= near(run, folder)
+        for batch in batches:
+            images = {given.name: torch.rand(batch, *given.shape, device="cuda")}
+            timed = _timed(lambda x=images: run(**x), found)
+            found[f"batch {batch}"] = {**timed, "images_s": round(1e3 * batch / timed["each_ms"], 1)}
+    return found
+
+
+def encoder_off(run: Plan, folder: Path) -> dict[str, float]:
+    """LiteMedSAM's, on a gate's image: the largest difference of `x0`."""
     image = torch.from_numpy(items.load(folder / "gate.npz")[0].given.tensor).cuda()
-    with torch.inference_mode():
-        wanted = Encode(nets.lite(folder / "lite_medsam.pth")).cuda().eval()(image)
-        found["x0 off by, of scale"] = _off(wanted[0], run(image=image)["x0"])
-        for batch in (1, 4, 64):
-            images = torch.rand(batch, 3, 256, 256, device="cuda")
-            timed = _timed(lambda x=images: run(image=x), found)
-            found[f"batch {batch}"] = {**timed, "images_s": round(1e3 * batch / timed["each_ms"], 1)}
-    return found
+    wanted = Encode(nets.lite(folder / "lite_medsam.pth")).cuda().eval()(image)
+    return {"x0 off by, of scale": _off(wanted[0], run(image=image)["x0"])}
 
 
-def clip(builder: tensorrt.Builder, folder: Path, level: str, gpu: bool) -> dict[str, Any]:
-    """CLIP ViT-B/32's image tower: cosine with float32, then rates by batch."""
-    plan, found = _built(builder, folder, "clip_image_encoder", level)
-    if not gpu:
-        return found
-    run, found = _loaded(builder, plan, found)
+def clip_cosine(run: Plan, folder: Path) -> dict[str, float]:
+    """CLIP ViT-B/32's, whose weights are drawn, on drawn images: the least cosine."""
     images = torch.rand(64, 3, 224, 224, device="cuda")
-    with torch.inference_mode():
-        wanted = nets.clip_b32().image_encoder.cuda().eval()(images)
-        made = run(pixels=images)["embedding"]
-        found["cosine_min"] = round(float(torch.nn.functional.cosine_similarity(wanted, made).min()), 6)
-        for batch in (1, 64, 256):
-            given = torch.rand(batch, 3, 224, 224, device="cuda")
-            timed = _timed(lambda x=given: run(pixels=x), found)
-            found[f"batch {batch}"] = {**timed, "images_s": round(1e3 * batch / timed["each_ms"], 1)}
-    return found
+    wanted = nets.clip_b32().image_encoder.cuda().eval()(images)
+    made = run(pixels=images)["embedding"]
+    return {"cosine_min": round(float(torch.nn.functional.cosine_similarity(wanted, made).min()), 6)}
 
 
 def judged(builder: tensorrt.Builder, folder: Path, gpu: bool) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import time
 from locust import User, constant, task
 
 from scenarios.users import OverGrpc, OverHttp
-from serving.bench import wire
+from serving.bench import asking
 from serving.bench.pictures import Picture
 
 EVERY_S = 4
@@ -30,7 +30,7 @@ class Burst(User):
         turn = int(time.time() // EVERY_S) + 1
         picture = Picture(30_000 + turn % 100_000)
         prompt = picture.prompts[self.number % len(picture.prompts)]
-        ask = wire.inline(picture.png, prompt, kind="burst")
+        ask = asking.inline(picture.png, prompt, kind="burst")
         time.sleep(max(turn * EVERY_S - time.time(), 0))
         reply = self.call(ask)
         if reply is not None:

@@ -3,7 +3,7 @@
 from locust import User, constant, task
 
 from scenarios.users import OverGrpc, OverHttp
-from serving.bench import wire
+from serving.bench import asking
 from serving.bench.pictures import endless, several
 from serving.bench.s3 import LABELS, SIDE_PX
 
@@ -17,7 +17,7 @@ class ZeroShot(User):
     wait_time = constant(0)
 
     def _classify(self, labels):
-        self.call(wire.classify(next(FILES), LABELS[labels], self.environment.parsed_options.model, kind=f"{labels} labels"))
+        self.call(asking.classify(next(FILES), LABELS[labels], self.environment.parsed_options.model, kind=f"{labels} labels"))
 
     @task(3)
     def few(self):

@@ -5,7 +5,7 @@ import random
 from locust import User, task
 
 from scenarios.users import OverGrpc, OverHttp
-from serving.bench import mix, wire
+from serving.bench import asking, mix
 from serving.bench.pictures import endless, several
 
 RATE = 2.0
@@ -25,7 +25,7 @@ class Mixed(User):
 
     def _handles(self):
         if self.handles is None:
-            replies = [(picture, self.call(wire.encode(picture.png), "set-up")) for picture in PROMPTED]
+            replies = [(picture, self.call(asking.encode(picture.png), "set-up")) for picture in PROMPTED]
             self.handles = [(picture, reply.image_id()) for picture, reply in replies if reply is not None]
         return self.handles
 
@@ -34,18 +34,18 @@ class Mixed(User):
         """Interactive."""
         if self._handles():
             picture, image_id = random.choice(self.handles)
-            self.call(wire.by_handle(image_id, random.choice(picture.prompts), mix.PROMPT))
+            self.call(asking.by_handle(image_id, random.choice(picture.prompts), mix.PROMPT))
 
     @task(2)
     def classify(self):
         """Bulk."""
         model = self.environment.parsed_options.model
-        self.call(wire.classify(next(SMALL), mix.LABELS, model, mix.CLASSIFY))
+        self.call(asking.classify(next(SMALL), mix.LABELS, model, mix.CLASSIFY))
 
     @task(1)
     def encode(self):
         """Bulk."""
-        self.call(wire.encode(next(LARGE), mix.ENCODE))
+        self.call(asking.encode(next(LARGE), mix.ENCODE))
 
 
 class S4Http(Mixed, OverHttp):

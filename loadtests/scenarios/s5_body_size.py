@@ -3,12 +3,12 @@
 from locust import User, constant, task
 
 from scenarios.users import OverGrpc, OverHttp
-from serving.bench import wire
+from serving.bench import asking
 from serving.bench.pictures import Picture, nrrd
 from serving.bench.s5 import SIDE_PX, SIZES
 
 PROMPT = Picture(1, SIDE_PX).prompts[0]
-ASKS = [wire.inline(nrrd(slices, SIDE_PX), PROMPT, kind=name, index=0) for name, slices in SIZES.items()]
+ASKS = [asking.inline(nrrd(slices, SIDE_PX), PROMPT, kind=name, index=0) for name, slices in SIZES.items()]
 
 
 class Bodies(User):

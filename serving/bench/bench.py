@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from serving.bench import bare, wire
+from serving.bench import asking, bare, wire
+from serving.bench.asking import Ask, Said
 from serving.bench.load import Dial, ask_once, run
 from serving.bench.pictures import Picture, Prompt, several
 from serving.bench.server import Server
-from serving.bench.wire import Ask, Said
 from serving.client import decode
 from serving.errors import SetupError
 
@@ -31,15 +31,15 @@ class Known:
     image_id: str
     goldens: tuple[bytes, ...]
 
-    def asks(self, said: Said = wire.NOTHING_SAID, kind: str = "prompt") -> list[Ask]:
+    def asks(self, said: Said = asking.NOTHING_SAID, kind: str = "prompt") -> list[Ask]:
         """Its session's prompts by handle."""
         prompts = zip(self.picture.prompts, self.goldens, strict=True)
-        return [wire.by_handle(self.image_id, prompt, said, kind, golden) for prompt, golden in prompts]
+        return [asking.by_handle(self.image_id, prompt, said, kind, golden) for prompt, golden in prompts]
 
-    def inline(self, number: int, said: Said = wire.NOTHING_SAID, kind: str = "inline") -> Ask:
+    def inline(self, number: int, said: Said = asking.NOTHING_SAID, kind: str = "inline") -> Ask:
         """One of its prompts with the image itself."""
         number %= len(self.goldens)
-        return wire.inline(self.picture.png, self.picture.prompts[number], said, kind, golden=self.goldens[number])
+        return asking.inline(self.picture.png, self.picture.prompts[number], said, kind, golden=self.goldens[number])
 
 
 @dataclass
@@ -96,7 +96,7 @@ class Bench:
         prompt = picture.prompts[0]
         self.segmenter.decode(features, *bare.tokens(prompt.box, prompt.points, picture.side_px))
 
-    def prompts(self, workers: int, said: Said = wire.NOTHING_SAID) -> list[Iterator[Ask]]:
+    def prompts(self, workers: int, said: Said = asking.NOTHING_SAID) -> list[Iterator[Ask]]:
         """An endless stream of warm prompts for each worker, every one starting elsewhere."""
         asks = [ask for known in self.known for ask in known.asks(said)]
         step = max(len(asks) // workers, 1)
@@ -111,13 +111,13 @@ def learn(bench: Bench, pictures: list[Picture]) -> tuple[Known, ...]:
         line = wire.line("http", bench.server.http_url, bench.server.grpc_address)
         found = []
         for picture in pictures:
-            sample, reply = await ask_once(line, wire.encode(picture.png), 0.0)
+            sample, reply = await ask_once(line, asking.encode(picture.png), 0.0)
             if reply is None or not sample.ok:
                 raise SetupError(f"the server does not encode a picture: {sample.code}")
             image_id = reply.image_id()
             goldens = []
             for prompt in picture.prompts:
-                sample, reply = await ask_once(line, wire.by_handle(image_id, prompt), 0.0)
+                sample, reply = await ask_once(line, asking.by_handle(image_id, prompt), 0.0)
                 if reply is None or not sample.ok:
                     raise SetupError(f"the server does not answer a prompt: {sample.code}")
                 goldens.append(reply.counts())

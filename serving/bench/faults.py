@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 
-from serving.bench import load, wire
+from serving.bench import asking, load, wire
 from serving.bench.bench import Bench, Known
 from serving.bench.figures import Result, Table, Times, Verdict
 from serving.bench.load import Sample
@@ -59,13 +59,13 @@ class Clients:
             if number % 7 == 6:
                 ask = known.inline(place, kind=front)
             else:
-                ask = wire.by_handle(handle, known.picture.prompts[place], kind=front, golden=known.goldens[place])
+                ask = asking.by_handle(handle, known.picture.prompts[place], kind=front, golden=known.goldens[place])
             try:
                 async with asyncio.timeout(30):
                     sample, reply = await load.ask_once(line, ask, began)
                     self.samples.append(sample)
                     if sample.status == 404:
-                        _, reply = await load.ask_once(line, wire.encode(known.picture.png), began)
+                        _, reply = await load.ask_once(line, asking.encode(known.picture.png), began)
                         handle = reply.image_id() if reply is not None and reply.ok else handle
             except TimeoutError:
                 self.samples.append(Sample(front, time.perf_counter() - began, 30.0, 0, {}, code="no answer in 30 s"))
@@ -158,7 +158,7 @@ async def _fill(bench: Bench) -> None:
     async def one() -> None:
         line = bench.dial()()
         for picture in waiting:
-            await load.ask_once(line, wire.encode(picture.png), began)
+            await load.ask_once(line, asking.encode(picture.png), began)
         await line.close()
 
     await asyncio.gather(*(one() for _ in range(8)))
@@ -167,7 +167,7 @@ async def _fill(bench: Bench) -> None:
 async def _crawl(bench: Bench) -> None:
     """Clients that send a body a byte at a time, and hang up in the middle of it."""
     url = wire.HttpConnection(bench.server.http_url)
-    ask = wire.encode(several(1, 6000)[0].png)
+    ask = asking.encode(several(1, 6000)[0].png)
 
     async def one() -> None:
         _, writer = await asyncio.open_connection(url.host, url.port)

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from serving.bench.wire import Ask, Line, Reply
+from serving.bench.asking import Ask
+from serving.bench.wire import Line, Reply
 
 T = TypeVar("T")
 Dial = Callable[[], Line]
@@ -147,7 +148,8 @@ async def together(dial: Dial, asks: Sequence[Ask]) -> Run:
 
 async def open_line(line: Line) -> None:
     """Connect by asking whether the server lives (HTTP); a gRPC channel connects by itself."""
-    from serving.bench.wire import HttpLine, head
+    from serving.bench.asking import head
+    from serving.bench.wire import HttpLine
 
     if isinstance(line, HttpLine):
         await line.call(Ask("live", head("/livez", b"text/plain", 0, method="GET"), b""))

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from serving.bench import load, wire
+from serving.bench import asking, load
+from serving.bench.asking import Ask, Said
 from serving.bench.bench import Bench
 from serving.bench.load import Run
 from serving.bench.pictures import endless, several
-from serving.bench.wire import Ask, Said
 from serving.errors import SetupError
 
 PROMPT = Said(1000, "interactive")
@@ -34,8 +34,8 @@ class Mix:
     def __init__(self, bench: Bench, patient: bool = False) -> None:
         prompt, classify, encode = (replace(s, deadline_ms=PATIENCE_MS) if patient else s for s in (PROMPT, CLASSIFY, ENCODE))
         self._prompts = [ask for known in bench.known for ask in known.asks(prompt)]
-        self._classify = (wire.classify(file, LABELS, MODEL, classify) for file in endless(several(16, 700, 224)))
-        self._encode = (wire.encode(file, encode) for file in endless(several(16, 800)))
+        self._classify = (asking.classify(file, LABELS, MODEL, classify) for file in endless(several(16, 700, 224)))
+        self._encode = (asking.encode(file, encode) for file in endless(several(16, 800)))
 
     def asks(self, seed: int) -> Iterator[Ask]:
         """The stream of one seed."""

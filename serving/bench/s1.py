@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 from itertools import count
 
-from serving.bench import bare, load, stock, wire
+from serving.bench import asking, bare, load, stock
 from serving.bench.bench import Bench
 from serving.bench.figures import Result, Series, Spread, Table, Times, Verdict, median, percentile
 from serving.bench.load import Run
@@ -116,7 +116,7 @@ def first_masks(bench: Bench, found: Result) -> None:
         bench.say(f"S1 first mask, repeat {turn + 1} of {bench.repeats}")
         pictures = bench.fresh(each)
         plain = [_timed(bench, picture) for picture in pictures]
-        asks = iter([wire.inline(picture.png, picture.prompts[0]) for picture in pictures])
+        asks = iter([asking.inline(picture.png, picture.prompts[0]) for picture in pictures])
         served = load.run(load.closed(bench.dial(), [asks], 3600))
         base.append(1000 * median(plain))
         ours.append(1000 * median(served.latencies()))
@@ -190,7 +190,7 @@ async def _sessions(bench: Bench, users: int, seconds: float) -> Run:
         while time.perf_counter() - began < seconds:
             picture = pictures[next(seeds) % len(pictures)]
             start = time.perf_counter()
-            sample, reply = await load.ask_once(line, wire.encode(picture.png), began)
+            sample, reply = await load.ask_once(line, asking.encode(picture.png), began)
             if reply is None or not sample.ok:
                 found.samples.append(sample)
                 await asyncio.sleep(0.05)
@@ -198,7 +198,7 @@ async def _sessions(bench: Bench, users: int, seconds: float) -> Run:
             image_id = reply.image_id()
             for number, prompt in enumerate(picture.prompts):
                 kind = "prompt" if number else "first"
-                sample, _ = await load.ask_once(line, wire.by_handle(image_id, prompt, kind=kind), began)
+                sample, _ = await load.ask_once(line, asking.by_handle(image_id, prompt, kind=kind), began)
                 if not number:  # from the image's upload to the first mask
                     sample = replace(sample, seconds=time.perf_counter() - start)
                 found.samples.append(sample)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 
-from serving.bench import bare, load, wire
+from serving.bench import asking, bare, load
 from serving.bench.bench import Bench
 from serving.bench.figures import Result, Series, Spread, Table, Times, Verdict, median
 from serving.bench.server import counter
@@ -36,7 +36,7 @@ def measure(bench: Bench) -> Result:
             plain.append(1000 * (time.perf_counter() - start))
             prompts = [picture.prompts[n % len(picture.prompts)] for n in range(clients)]
             before = counter(bench.server.http_url, CACHE, outcome="miss")
-            run = load.run(load.together(bench.dial(), [wire.inline(picture.png, prompt) for prompt in prompts]))
+            run = load.run(load.together(bench.dial(), [asking.inline(picture.png, prompt) for prompt in prompts]))
             encodes.append(counter(bench.server.http_url, CACHE, outcome="miss") - before)
             times = Times.of(run.latencies())
             p50.append(times.p50_ms)

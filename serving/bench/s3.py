@@ -8,13 +8,13 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from serving.bench import bare, clip_b32, load, wire
+from serving.bench import asking, bare, clip_b32, load
+from serving.bench.asking import Ask
 from serving.bench.bench import Bench
 from serving.bench.figures import Result, Series, Spread, Table, Times, Verdict, median
 from serving.bench.pictures import endless, several
 from serving.bench.s1 import stage_table
 from serving.bench.usage import Usage
-from serving.bench.wire import Ask
 
 LIMIT_MS = 100.0
 CLIENTS = (1, 2, 4, 6)
@@ -53,7 +53,7 @@ def measure(bench: Bench) -> Result:
     p95: dict[tuple[int, int], list[float]] = {}
     failed, stages, usage, calls = 0, dict[str, list[float]](), Usage(bench.server), 0
     for labels in LABELS.values():  # once ahead: the labels' vectors, the first call
-        load.run(load.closed(bench.dial(), [iter([wire.classify(next(files), labels, clip_b32.MODEL)])], 60))
+        load.run(load.closed(bench.dial(), [iter([asking.classify(next(files), labels, clip_b32.MODEL)])], 60))
     for turn in range(bench.repeats):
         bench.say(f"S3, repeat {turn + 1} of {bench.repeats}")
         for batch, values in plain.items():
@@ -103,7 +103,7 @@ def measure(bench: Bench) -> Result:
 
 def _asks(files: Iterator[bytes], labels: tuple[str, ...]) -> Iterator[Ask]:
     """Every image is new: what the server remembers of images is not measured."""
-    return (wire.classify(file, labels, clip_b32.MODEL) for file in files)
+    return (asking.classify(file, labels, clip_b32.MODEL) for file in files)
 
 
 def _tower(tower: bare.Runner, pixels: npt.NDArray[np.float32], _: int) -> object:

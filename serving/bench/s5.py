@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from serving.bench import bare, load, own_triton, wire
+from serving.bench import asking, bare, load, own_triton
 from serving.bench.bench import Bench
 from serving.bench.figures import Result, Series, Spread, Table, Verdict, median
 from serving.bench.pictures import Picture, nrrd
@@ -40,7 +40,7 @@ def measure(bench: Bench) -> Result:
     segmenter_input = bare.prepare(Picture(1, SIDE_PX).pixels)[0]
     asked = bare.tokens(prompt.box, prompt.points, SIDE_PX)
     bodies = {name: nrrd(slices, SIDE_PX) for name, slices in sizes.items()}
-    asks = {name: wire.inline(body, prompt, index=0) for name, body in bodies.items()}
+    asks = {name: asking.inline(body, prompt, index=0) for name, body in bodies.items()}
     spent: dict[tuple[str, str], list[float]] = {}
     bench.say("starting a plain Triton for S5")
     with PlainTriton(bench.repository) as plain, closing(Caller(plain.address)) as caller:
@@ -91,7 +91,7 @@ def _sink(caller: Caller, body: npt.NDArray[np.uint8], _: int) -> int:
     return caller.sink(body)
 
 
-async def _encoded(dial: load.Dial, asks: list[wire.Ask]) -> str:
+async def _encoded(dial: load.Dial, asks: list[asking.Ask]) -> str:
     """Encode all images before anything is measured; the handle of the first."""
     line, found = dial(), []
     for ask in asks:
@@ -102,7 +102,7 @@ async def _encoded(dial: load.Dial, asks: list[wire.Ask]) -> str:
 
 
 async def _in_turn(
-    dial: load.Dial, ask: wire.Ask, triton: Callable[[], object], seconds: float
+    dial: load.Dial, ask: asking.Ask, triton: Callable[[], object], seconds: float
 ) -> tuple[list[float], list[float]]:
     """Seconds of the server's calls and of Triton's, one after the other: what drifts, drifts for both."""
     mine: list[float] = []

@@ -1,5 +1,6 @@
 """What the running server answers, against the PyTorch modules and the published formulas on the same pixels."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -36,19 +37,25 @@ def lite():
     return litemedsam.load(weights.read(checkpoint.path))
 
 
+@cache
+@torch.inference_mode()
+def pytorch_features(lite, encoded):
+    """(Features, content_px, size_px): PyTorch takes seconds an image, and several tests ask for the same ones."""
+    image = decode(encoded, LimitSettings())
+    given = prepare(image)
+    return lite.image_encoder(torch.from_numpy(given.tensor)), given.content_px, image.frame.size_px
+
+
 @torch.inference_mode()
 def pytorch_mask(lite, encoded, box, clicks=()):
     """The stock modules on the same preprocessing: logits -> mask (rows, columns) bool. `clicks`: x, y, label each."""
-    image = decode(encoded, LimitSettings())
-    given = prepare(image)
-    width, height = image.frame.size_px
+    features, content_px, (width, height) = pytorch_features(lite, encoded)
     places = np.array([*(click[:2] for click in clicks), box[:2], box[2:]]) * (256 / max(width, height))
     places[-2:] = np.trunc(places[-2:])  # as upstream's resize_box_to_256
     labels = torch.tensor([[*(click[2] for click in clicks), litemedsam.TOP, litemedsam.BOTTOM]])
-    features = lite.image_encoder(torch.from_numpy(given.tensor))
     sparse = lite.prompt_encoder(torch.from_numpy(places[None]).float(), labels)
     logits = litemedsam.Decode(lite)(features, sparse)[0][0, 0].numpy()
-    return binary_mask(logits, given.content_px, (width, height))
+    return binary_mask(logits, content_px, (width, height))
 
 
 def pictures():

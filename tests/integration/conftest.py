@@ -1,4 +1,4 @@
-"""A client over each front of the running server, and a small MedSAM that several files serve."""
+"""A client over each front of the running server, a small MedSAM that several files serve, and the order of the tests."""
 
 from functools import partial
 
@@ -9,6 +9,13 @@ from sams import tiny_sam
 from serving.build.build import build
 from serving.client import Client, GrpcClient
 from serving.errors import SetupError
+
+LAST = "test_operations.py"
+
+
+def pytest_collection_modifyitems(items):
+    """Operations come last: `make test` has nothing beside them then."""
+    items.sort(key=lambda item: item.path.name == LAST)
 
 
 @pytest.fixture(params=["http", "grpc"])

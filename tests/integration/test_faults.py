@@ -1,4 +1,7 @@
-"""Parts that are killed under load: what fails says so, what comes back is right, and nothing else is lost."""
+"""Parts that are killed under load: what fails says so, what comes back is right, and nothing else is lost.
+
+The tests run in order: at last the server itself is killed, and the next one stopped.
+"""
 
 import os
 import signal
@@ -90,7 +93,6 @@ def test_triton_killed_under_load_comes_back(mortal):
     # Right after it is back, a slow machine may have more waiting than the pool lets wait.
     assert {"engine_unavailable"} <= {fault.code for fault in load.faults} <= {"engine_unavailable", "pool_full"}
     assert all(fault.retryable for fault in load.faults)
-    assert all(fault.retryable for fault in load.faults)
 
 
 def test_a_killed_pool_replica_loses_at_most_what_it_held(mortal):
@@ -107,14 +109,33 @@ def test_a_killed_pool_replica_loses_at_most_what_it_held(mortal):
     assert all(fault.retryable for fault in load.faults)
 
 
-def test_what_a_killed_server_leaves_is_gone_at_the_next_start():
-    running = Medserve(MEDSERVE_REPOSITORY__MODELS="synthetic-cxr-clip").__enter__()
-    below = {pid: line for pid, line in running.processes().items() if pid != running.pid}
-    triton = running.one("bin/tritonserver")
-    os.kill(running.pid, signal.SIGKILL)
-    running.__exit__()
+@pytest.fixture(scope="module")
+def after_a_kill(mortal):
+    """(a server of another model, started on the port of the killed one; what ran below that: pid -> command line)."""
+    below = {pid: line for pid, line in mortal.processes().items() if pid != mortal.pid}
+    triton = mortal.one("bin/tritonserver")
+    os.kill(mortal.pid, signal.SIGKILL)
+    mortal.stop()
     wait_until(lambda: not is_alive(triton), 5)
-    port = running.http_url.rsplit(":", 1)[1]
-    with Medserve(MEDSERVE_REPOSITORY__MODELS="synthetic-cxr-clip", MEDSERVE_HTTP__PORT=port):
-        assert not [pid for pid in below if "haproxy" in below[pid] and is_alive(pid)]
+    port = mortal.http_url.rsplit(":", 1)[1]
+    with Medserve(MEDSERVE_REPOSITORY__MODELS="synthetic-cxr-clip", MEDSERVE_HTTP__PORT=port) as running:
+        yield running, below
+
+
+def test_what_a_killed_server_leaves_is_gone_at_the_next_start(mortal, after_a_kill):
+    _, below = after_a_kill
+    assert any("haproxy" in line for line in below.values())
+    assert not [pid for pid in below if "haproxy" in below[pid] and is_alive(pid)]
+    assert not list(Path("/dev/shm").glob(f"medserve_{mortal.pid}_*"))
+
+
+def test_a_stop_leaves_nothing(after_a_kill):
+    """The last of these tests: no server is left."""
+    running, _ = after_a_kill
+    below = [pid for pid in running.processes() if pid != running.pid]
+    assert len(below) > 4
+    running.stop()
+    assert running.status == 0
+    wait_until(lambda: not [pid for pid in below if is_alive(pid)], 15)
     assert not list(Path("/dev/shm").glob(f"medserve_{running.pid}_*"))
+    assert not Path(f"/tmp/medserve-{running.pid}").exists()

@@ -220,7 +220,7 @@ def test_scaling_moves_some_images_and_loses_nothing(cluster, pictures, replicas
     before = counted(cluster)
     with Load(cluster, pictures[:1]) as load:  # both nodes hold this one
         cluster.scale(replicas)
-        wait_until(lambda: (counted(cluster) - before)[f"affinity_rehash {direction}"] == ROUTERS, 30)
+        wait_until(lambda: (counted(cluster) - before)[f"affinity_rehash {direction}"] == ROUTERS, PATIENCE_S)
         with Client(cluster.http_url, retries=0) as client:
             known = [by_handle(client, picture) for picture in pictures]
             again = [by_handle(client, picture) for picture in pictures]

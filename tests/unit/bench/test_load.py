@@ -5,7 +5,8 @@ from itertools import repeat
 import pytest
 
 from serving.bench import load
-from serving.bench.wire import Ask, Reply
+from serving.bench.asking import Ask
+from serving.bench.wire import Reply
 
 
 class FakeLine:

@@ -3,9 +3,10 @@ import json
 
 import pytest
 
-from serving.bench import wire
+from serving.bench import asking, wire
+from serving.bench.asking import Ask, Said
 from serving.bench.pictures import Picture
-from serving.bench.wire import Ask, HttpLine, Reply, ResponseReader, Said
+from serving.bench.wire import HttpLine, Reply, ResponseReader
 from serving.edge.proto import inference_pb2 as pb
 
 PLAIN = b"HTTP/1.1 200 OK\r\nServer-Timing: encode;dur=3.5, total;dur=4\r\nX-Features: hit\r\nContent-Length: 2\r\n\r\n{}"
@@ -46,7 +47,7 @@ def test_run_lengths_are_found_in_json_and_unescaped():
 
 def test_a_prompt_is_the_same_over_both_fronts():
     prompt = Picture(3).prompts[2]
-    ask = wire.by_handle("h", prompt, Said(1500, "bulk"))
+    ask = asking.by_handle("h", prompt, Said(1500, "bulk"))
     message = pb.SegmentRequest.FromString(ask.message)
     body = json.loads(ask.body)
     assert body["image_id"] == message.image.image_id == "h"
@@ -65,7 +66,7 @@ async def serve(behaviour):
     return server, HttpLine(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
 
 
-ASK = Ask("x", wire.head("/v1/x", b"application/json", 2), b"{}")
+ASK = Ask("x", asking.head("/v1/x", b"application/json", 2), b"{}")
 
 
 async def test_a_connection_is_kept_and_opened_anew_when_it_was_closed():
