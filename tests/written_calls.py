@@ -1,0 +1,20 @@
+"""For locust, beside loadtests/locustfile.py: each call as a line of the file that CALLS names.
+
+It says when it ended, its name, milliseconds and its failure. `time.monotonic()` is the machine's own, so another program there can lay the lines beside what it saw.
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+
+from locust import events
+
+_FILE = Path(os.environ["CALLS"]).open("a", buffering=1)  # noqa: SIM115  # as long as locust runs
+
+
+@events.request.add_listener
+def _write(request_type, name, response_time, exception, **_):
+    if request_type != "stage":
+        line = [time.monotonic(), name, response_time, None if exception is None else str(exception)]
+        _FILE.write(json.dumps(line) + "\n")
