@@ -1,6 +1,7 @@
 """For locust, beside loadtests/locustfile.py: each call as a line of the file that CALLS names.
 
-It says when it ended, its name, milliseconds and its failure. `time.monotonic()` is the machine's own, so another program there can lay the lines beside what it saw.
+When it ended (`time.monotonic()`, which is the machine's own: another program may lay the lines beside what it saw), its name,
+milliseconds and its failure.
 """
 
 import json
