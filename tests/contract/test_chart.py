@@ -45,6 +45,7 @@ EVERYTHING = {
     "standalone": {"keda": {"enabled": True}},
     "networkPolicy": {"clients": [{"podSelector": {"matchLabels": {"app": "viewer"}}}]},
     "podAnnotations": {"team": "imaging"},
+    "volumeJobs": {"existingClaim": "volume-jobs"},
 }
 WRONG = {
     "settings.limits.max_objects": {"settings": {"limits": {"max_objects": "many"}}},
@@ -203,6 +204,20 @@ def test_a_grpc_route_may_have_a_listener_of_its_own():
     (route,) = objects("its own listener", "GRPCRoute")
     assert route["spec"]["parentRefs"] == [{"name": "public", "sectionName": "grpc"}]
     assert objects("its own listener", "HTTPRoute")[0]["spec"]["parentRefs"] == [{"name": "public"}]
+
+
+@pytest.mark.parametrize("name", ["cpu, all on", "standalone, all on"])
+def test_routers_share_the_claim_of_volume_jobs(name):
+    (config_map,) = [each for each in objects(name, "ConfigMap") if each["metadata"]["name"].endswith("-settings")]
+    assert 'spool = "/volume-jobs/spool"' in config_map["data"]["settings.toml"]
+    sharing = {}
+    for component, spec, _ in pods(name):
+        claims = [each["persistentVolumeClaim"]["claimName"] for each in spec["volumes"] if each["name"] == "volume-jobs"]
+        mounts = [m for each in spec["containers"] for m in each.get("volumeMounts", ()) if m["name"] == "volume-jobs"]
+        if claims or mounts:
+            sharing[component] = (claims, [m["mountPath"] for m in mounts])
+    component = "router" if name.startswith("cpu") else "standalone"
+    assert sharing == {component: (["volume-jobs"], ["/volume-jobs"])}
 
 
 def test_the_schema_is_the_settings_own():
