@@ -2,16 +2,20 @@
 
     python tests/autoscaling.py [--most 3] [--users 12] [--seconds 120] [--out docs/benchmarks]
 
-Prints a line whenever the number of replicas changes and, at the end, what failed and locust's row of prompts. All replicas
-share this machine's cores: what more of them can show here is that they come, that work moves to them, and that they go again
-with nothing lost. That p95 recovers, only machines of their own can show.
+Prints a line whenever the number of replicas changes and, at the end, the calls of each phase (before the first new replica,
+until the most were there, with them) with their p95, and what failed. All replicas share this machine's cores: what more of
+them can show here is that they come, that work moves to them, and that they go again with nothing lost. That p95 recovers,
+only machines of their own can show.
 """
 
 import argparse
+import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import httpx
@@ -45,12 +49,16 @@ def counted(url):
 
 
 def measure(cluster, users, seconds, say=print):
-    """[(second, replicas, of the load or after it)], and locust's exit status and output."""
-    command = [sys.executable, "-m", "locust", "-f", str(CHECKOUT / "loadtests" / "locustfile.py"), "--headless"]
+    """[(second, replicas, of the load or after it)], locust's calls (second, name, ms, failure), and its exit status."""
+    files = f"{CHECKOUT / 'loadtests' / 'locustfile.py'},{CHECKOUT / 'tests' / 'written_calls.py'}"
+    command = [sys.executable, "-m", "locust", "-f", files, "--headless"]
     command += ["--host", cluster.http_url, "--shape", "ramp", "-u", str(users), "-t", f"{seconds}s", "S1Http"]
     began, seen = time.monotonic(), [(0.0, cluster.replicas())]
-    with tempfile.TemporaryFile("w+") as output:
-        load = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, text=True)
+    with tempfile.TemporaryDirectory() as folder, (Path(folder) / "output").open("w+") as output:
+        written = Path(folder) / "calls"
+        load = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, text=True, env={**os.environ, "CALLS": str(written)}
+        )
         until = began + seconds + 3 * DOWN_S + QUIET_S
         while time.monotonic() < until:
             now = cluster.replicas()
@@ -61,8 +69,42 @@ def measure(cluster, users, seconds, say=print):
                 break
             time.sleep(1)
         status = load.wait(timeout=60)
-        output.seek(0)
-        return seen, status, output.read()
+        if not written.exists():
+            raise SystemExit(f"locust made no call:\n{(Path(folder) / 'output').read_text()[-2000:]}")
+        calls = [json.loads(line) for line in written.read_text().splitlines()]
+    return seen, [(second - began, name, ms, failure) for second, name, ms, failure in calls], status
+
+
+def phases(seen, calls):
+    """(name, from, to) in seconds: before the first new replica, until the most were there, with the most."""
+    most = max(replicas for _, replicas in seen)
+    first = next((second for second, replicas in seen if replicas > seen[0][1]), float("inf"))
+    full = next(second for second, replicas in seen if replicas == most) if most > seen[0][1] else float("inf")
+    gone = next((second for second, replicas in seen if second > full and replicas < most), float("inf"))
+    end = max((second for second, *_ in calls), default=0.0)
+    edges = [0.0, *(min(each, end) for each in (first, full, gone)), end]
+    return zip(("before", "going up", f"with {most}", "going down"), edges, edges[1:], strict=False)
+
+
+def table(seen, calls):
+    """A line a phase: its calls, what failed, and p50 and p95 in ms of prompts and of new images."""
+    yield "| phase | seconds | calls a second | failed | prompt p50 | p95 | new image p50 | p95 |"
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
+    for name, start, end in phases(seen, calls):
+        inside = [each for each in calls if start <= each[0] < end]
+        if inside:
+            kinds = [
+                [ms for _, kind, ms, failure in inside if failure is None and ("prompt" in kind) is said]
+                for said in (True, False)
+            ]
+            figures = " | ".join(f"{quantile(each, 0.5)} | {quantile(each, 0.95)}" for each in kinds)
+            failed = sum(failure is not None for *_, failure in inside)
+            yield f"| {name} | {start:.0f} to {end:.0f} | {len(inside) / (end - start):.1f} | {failed} | {figures} |"
+
+
+def quantile(values, share):
+    """Of a list, as a whole number; a dash where it is empty."""
+    return f"{sorted(values)[int(share * (len(values) - 1))]:.0f}" if values else "-"
 
 
 def main():
@@ -73,12 +115,16 @@ def main():
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     with running(options.most) as cluster:
-        seen, status, output = measure(cluster, options.users, options.seconds)
+        seen, calls, status = measure(cluster, options.users, options.seconds)
         counts = counted(cluster.http_url)
     changes = "\n".join(f"| {second:.0f} | {replicas} |" for second, replicas in seen)
-    wanted = [line for line in output.splitlines() if "prompt" in line and "stage" not in line][-2:]
-    rows = "\n".join(wanted)
-    report = f"| second | replicas |\n| --- | --- |\n{changes}\n\n{counts}, locust's exit status {status}\n\n```\n{rows}\n```\n"
+    told = Counter(f"{name}: {failure}" for _, name, _, failure in calls if failure is not None)
+    failures = "".join(f"- {count} x {what}\n" for what, count in told.most_common())
+    rows = "\n".join(table(seen, calls))
+    server = ", ".join(f"{key} {value}" for key, value in counts.items())
+    said = f"Milliseconds. The server counted: {server}. locust: exit status {status}."
+    told_of = f"Calls that failed:\n\n{failures}" if failures else "No call failed.\n"
+    report = f"| second | replicas |\n| --- | --- |\n{changes}\n\n{rows}\n\n{said}\n\n{told_of}"
     print(report)
     if options.out:
         machine = "\n".join(f"- {name}: {value}" for name, value in describe().items())

@@ -22,6 +22,7 @@ OWNED = {
     "RepositorySettings": ("path", "models"),
     "RouterSettings": ("resources", "replicas"),
     "PoolSettings": ("resources",),
+    "VolumeSettings": ("spool",),
 }
 """What the chart decides, or a Secret holds: by the settings' classes."""
 

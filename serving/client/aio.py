@@ -147,6 +147,14 @@ class AsyncClient(AsyncMethods):
         await self._http.aclose()
 
     async def _volume(self, call: VolumeCall, stream: Stream) -> VolumeSegmentation:
+        if not stream.done:
+            await self._events(call, stream)
+        data = await self._send(self._http.build_request("GET", stream.done["result"]))
+        if not data.is_success:
+            http_wire.checked(data)
+        return stream.result(data.content, http_wire.volume_model(stream.done), call.options.get("request_id") or "")
+
+    async def _events(self, call: VolumeCall, stream: Stream) -> None:
         asked = http_wire.volume_request(self._http, call)
         if stream.job:
             asked = http_wire.volume_follow(self._http, stream.job, stream.seq)
@@ -166,10 +174,6 @@ class AsyncClient(AsyncMethods):
             raise unreachable(self._url) from exc
         if not stream.done:
             raise unreachable(self._url)
-        data = await self._send(self._http.build_request("GET", stream.done["result"]))
-        if not data.is_success:
-            http_wire.checked(data)
-        return stream.result(data.content, http_wire.volume_model(stream.done), asked.headers.get("x-request-id", ""))
 
     async def _delete_volume(self, job: str, options: Options) -> None:
         http_wire.checked(await self._send(self._http.build_request("DELETE", f"/v1/volumes/{job}")))
@@ -217,7 +221,7 @@ class AsyncGrpcClient(AsyncMethods):
         await self._channel.close(None)
 
     async def _volume(self, call: VolumeCall, stream: Stream) -> VolumeSegmentation:
-        path, asked = grpc_volumes.rpc(call, stream.job, stream.seq)
+        path, asked = grpc_volumes.rpc(call, stream.job, stream.after)
         method: Any = self._channel.unary_stream(path, grpc_wire.serialise, pb.VolumeEvent.FromString)
         pieces, deadline_s = [], call.options.get("deadline_s")
         given = method(asked, timeout=deadline_s, metadata=grpc_wire.metadata(call.options, self._token))

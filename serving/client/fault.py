@@ -48,3 +48,21 @@ class MedserveError(Exception):
 def unreachable(address: str) -> MedserveError:
     """Nobody answered."""
     return MedserveError("unreachable", f"no answer from {address}: is the server up?", 0)
+
+
+def nobody_behind(status: int | str) -> MedserveError:
+    """A proxy answered in the server's place: no replica takes the call, or the one that had it is gone."""
+    return MedserveError("unreachable", "nobody behind the server's proxy answers now: try again", status)
+
+
+def unreadable(status: int | str) -> MedserveError:
+    """Somebody answered who is not medserve."""
+    return MedserveError("unreadable", "the answer is not medserve's: is this its address?", status)
+
+
+def waiting(retry_after: str | None) -> float | None:
+    """Retry-After in seconds; None where there is none, or a date, which medserve does not send."""
+    try:
+        return None if retry_after is None else max(float(retry_after), 0.0)
+    except ValueError:
+        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +13,15 @@ import numpy as np
 from google.protobuf.message import Message
 
 from serving.client.calls import Call, Options, R, Upload
-from serving.client.fault import MedserveError, unreachable
+from serving.client.fault import MedserveError, nobody_behind, unreachable, unreadable, waiting
 from serving.client.results import Classification, Embeddings, Frame, ImageHandle, Mask, Model, Segmentation
 from serving.edge.proto import inference_pb2 as pb
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Inference"].full_name
 CAP_BYTES = 256 * 1024 * 1024
 CHANNEL_OPTIONS = (("grpc.max_receive_message_length", CAP_BYTES), ("grpc.max_send_message_length", CAP_BYTES))
+_HTTP_STATUS = re.compile(r"Received http2 header with status: (\d{3})")
+"""How gRPC's core tells of an answer that is HTTP's and not gRPC's."""
 _WINDOWS = {"center": "linear", "width": "linear", "low": "percentile", "high": "percentile", "nonzero": "percentile"}
 
 
@@ -55,21 +58,32 @@ def error(exc: Any, address: str) -> MedserveError:
     trailing: dict[str, str] = dict(exc.trailing_metadata() or ())
     status: grpc.StatusCode = exc.code()
     if "x-error-code" not in trailing:
-        if status is grpc.StatusCode.UNAVAILABLE:
-            return unreachable(address)
-        if status is grpc.StatusCode.RESOURCE_EXHAUSTED:  # gRPC's own limit refuses before the message has come
-            return MedserveError("too_large", (exc.details() or "the message is too large").splitlines()[0], status.name)
-        code = "deadline_exceeded" if status is grpc.StatusCode.DEADLINE_EXCEEDED else status.name.lower()
-        return MedserveError(code, (exc.details() or status.name).splitlines()[0], status.name)
-    wait = trailing.get("retry-after")
+        return _foreign(status, exc.details() or "", address)
     return MedserveError(
         trailing["x-error-code"],
         exc.details() or "",
         status.name,
-        float(wait) if wait else None,
+        waiting(trailing.get("retry-after")),
         trailing.get("x-error-param"),
         trailing.get("x-request-id", ""),
     )
+
+
+def _foreign(status: grpc.StatusCode, details: str, address: str) -> MedserveError:
+    """What a call met that medserve did not answer: nobody, a proxy with an HTTP status of its own, or gRPC's own limits.
+
+    gRPC turns an HTTP status of 502, 503 and 504 into UNAVAILABLE, but 500, HAProxy's word for "no server", into UNKNOWN
+    (grpc/doc/http-grpc-status-mapping.md).
+    """
+    if answered := _HTTP_STATUS.search(details):
+        http = int(answered[1])
+        return nobody_behind(http) if http >= 500 else unreadable(http)
+    if status is grpc.StatusCode.UNAVAILABLE or "RST_STREAM" in details:  # every call may be sent again: it changes nothing
+        return unreachable(address)
+    if status is grpc.StatusCode.RESOURCE_EXHAUSTED:  # gRPC's own limit refuses before the message has come
+        return MedserveError("too_large", (details or "the message is too large").splitlines()[0], status.name)
+    code = "deadline_exceeded" if status is grpc.StatusCode.DEADLINE_EXCEEDED else status.name.lower()
+    return MedserveError(code, (details or status.name).splitlines()[0], status.name)
 
 
 def result(call: Call[R], response: Any) -> R:

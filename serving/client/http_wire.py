@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 
 from serving.client.calls import Call, Options, R
-from serving.client.fault import MedserveError
+from serving.client.fault import MedserveError, nobody_behind, unreadable, waiting
 from serving.client.results import Classification, Embeddings, Frame, ImageHandle, Mask, Model, Segmentation
 from serving.client.volumes import VolumeCall
 
@@ -68,22 +68,21 @@ def _json(body: dict[str, Any]) -> bytes:
 
 
 def checked(response: httpx.Response) -> dict[str, Any]:
-    """The JSON of a response. Raises MedserveError."""
+    """The JSON of a response. Raises MedserveError; a proxy's own answer of 5xx is `unreachable`, whatever its body."""
     try:
         body = response.json()
-    except ValueError as exc:
-        if response.is_server_error:  # a proxy's own, where no replica takes the call or the one that had it is gone
-            raise MedserveError("unreachable", "nobody behind the server's proxy answers now", response.status_code) from exc
-        raise MedserveError("unreadable", "the answer is not medserve's: is this its address?", response.status_code) from exc
-    if response.is_success:
-        return dict(body)
-    error = body.get("error", {}) if isinstance(body, dict) else {}
-    wait = response.headers.get("retry-after")
+    except ValueError:
+        body = None
+    if response.is_success and isinstance(body, dict):
+        return body
+    error = body.get("error") if isinstance(body, dict) else None
+    if response.is_success or not isinstance(error, dict) or "code" not in error:
+        raise (nobody_behind if response.is_server_error else unreadable)(response.status_code)
     raise MedserveError(
-        error.get("code", "unreadable"),
+        error["code"],
         error.get("message", f"the server answered with status {response.status_code}"),
         response.status_code,
-        float(wait) if wait else None,
+        waiting(response.headers.get("retry-after")),
         error.get("param"),
         error.get("request_id", ""),
     )

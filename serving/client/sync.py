@@ -154,6 +154,14 @@ class Client(Methods):
         self._http.close()
 
     def _volume(self, call: VolumeCall, stream: Stream) -> VolumeSegmentation:
+        if not stream.done:
+            self._events(call, stream)
+        data = self._send(self._http.build_request("GET", stream.done["result"]))
+        if not data.is_success:
+            http_wire.checked(data)
+        return stream.result(data.content, http_wire.volume_model(stream.done), call.options.get("request_id") or "")
+
+    def _events(self, call: VolumeCall, stream: Stream) -> None:
         asked = http_wire.volume_request(self._http, call)
         if stream.job:
             asked = http_wire.volume_follow(self._http, stream.job, stream.seq)
@@ -171,10 +179,6 @@ class Client(Methods):
             raise unreachable(self._url) from exc
         if not stream.done:
             raise unreachable(self._url)
-        data = self._send(self._http.build_request("GET", stream.done["result"]))
-        if not data.is_success:
-            http_wire.checked(data)
-        return stream.result(data.content, http_wire.volume_model(stream.done), asked.headers.get("x-request-id", ""))
 
     def _delete_volume(self, job: str, options: Options) -> None:
         http_wire.checked(self._send(self._http.build_request("DELETE", f"/v1/volumes/{job}")))
@@ -225,7 +229,7 @@ class GrpcClient(Methods):
         self._channel.close()
 
     def _volume(self, call: VolumeCall, stream: Stream) -> VolumeSegmentation:
-        path, asked = grpc_volumes.rpc(call, stream.job, stream.seq)
+        path, asked = grpc_volumes.rpc(call, stream.job, stream.after)
         method = self._channel.unary_stream(path, grpc_wire.serialise, pb.VolumeEvent.FromString)
         pieces, deadline_s = [], call.options.get("deadline_s")
         try:

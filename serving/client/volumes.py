@@ -24,6 +24,7 @@ OnProgress = Callable[[Progress], None]
 RESUMES = 5
 """How often in a row a broken stream is taken up again without anything new from it."""
 RESUME_S = 0.5
+_BROKEN = ("unreachable", "deadline_exceeded", "unavailable", "not_found")
 _MEDIA = {
     ".nii": "application/nifti",
     ".nii.gz": "application/nifti",
@@ -101,10 +102,18 @@ class Stream:
             case "cancelled":
                 raise MedserveError("cancelled", "the job was cancelled", 200)
 
+    @property
+    def after(self) -> int:
+        """The `seq` to go on behind: over gRPC the result follows its last event, so that one is asked for again."""
+        return self.seq - 1 if self.done else self.seq
+
     def may_resume(self, error: MedserveError) -> bool:
-        """Whether a broken stream is to be taken up again: the job is known, and the connection is at fault."""
+        """Whether a broken stream is to be taken up again: the job is known, and the connection is at fault.
+
+        That it is unknown may be another node's word, which the next call need not reach.
+        """
         self.empty += 1
-        return bool(self.job) and self.empty <= RESUMES and error.code in ("unreachable", "deadline_exceeded", "unavailable")
+        return bool(self.job) and self.empty <= RESUMES and error.code in _BROKEN
 
     def result(self, data: bytes, model: Model, request_id: str) -> VolumeSegmentation:
         """The answer."""

@@ -1,8 +1,9 @@
-"""Volume jobs on this node's disk: a folder a job, seen by every replica of the node, bounded in number, bytes and time.
+"""Volume jobs on disk: a folder a job, seen by every replica that has the spool, bounded in number, bytes and time.
 
-``<spool>/<job>/``: ``owner`` (tenant's digest and the process at work), ``events`` (one JSON line each, numbered by `seq`),
-``result``, ``cancel`` (asked for by whichever replica got the call), ``ended`` (nothing follows). A job whose process is gone
-has ended too.
+``<spool>/<job>/``: ``owner`` (tenant's digest, the node and the process at work), ``events`` (one JSON line each, numbered by
+`seq`), ``alive`` (touched while it is worked on), ``result``, ``cancel`` (asked for by whichever replica got the call),
+``ended`` (nothing follows). A job whose process is gone has ended too: on its own node the process is looked for; another
+node that shares the folder goes by when the job was touched last.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import os
 import re
 import secrets
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,11 @@ from serving.errors import Fault, Kind
 from serving.settings import VolumeSettings
 
 RETRY_AFTER_S = 10.0
+ALIVE_S = 5.0
+"""How often who works on a job touches it."""
+LOST_S = 60.0
+"""After so long without, another node takes the job for lost: clocks differ, and a network disk is slow to tell."""
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 _NAME = re.compile(r"[0-9a-f]{32}")
 
 
@@ -88,6 +95,16 @@ class Job:
         if self._folder.exists():
             (self._folder / "cancel").touch(0o600)
 
+    def beat(self) -> None:
+        """Its process is at work."""
+        with suppress(FileNotFoundError):  # removed meanwhile
+            (self._folder / "alive").touch(0o600)
+
+    @property
+    def of_this_node(self) -> bool:
+        """Whether its process is on this node, at work or not."""
+        return bool(self._owner().get("node") == _node())
+
     def belongs_to(self, tenant: str) -> bool:
         """Whether it is this tenant's."""
         return secrets.compare_digest(self._owner().get("tenant", ""), _digest(tenant))
@@ -136,11 +153,13 @@ class Job:
 
     def _owner_lives(self) -> bool:
         owner = self._owner()
+        if owner and owner["node"] != _node():
+            return time.time() - self.touched_s < LOST_S
         return bool(owner) and shm.start_ticks(owner["pid"]) == owner["start"]
 
 
 class Spool:
-    """The jobs of one node. `folder` is made, for this user alone."""
+    """The jobs of one node, or of several that share the folder. It is made, for this user alone."""
 
     def __init__(self, settings: VolumeSettings) -> None:
         self._settings = settings
@@ -150,14 +169,14 @@ class Spool:
         """A new job of this process. Raises Fault(POOL_FULL) where as many as may are at work."""
         with self._locked():
             jobs = self._living()
-            if sum(not job.ended and not job.orphaned for job in jobs) >= self._settings.max_running:
+            if sum(job.of_this_node and not job.ended and not job.orphaned for job in jobs) >= self._settings.max_running:
                 message = "as many volumes as may are worked on at this moment: try again later"
                 raise Fault(Kind.POOL_FULL, message, retry_after_s=RETRY_AFTER_S)
             self._make_room(jobs, jobs_left=self._settings.max_jobs - 1, bytes_left=self._settings.max_result_bytes)
             folder = self._folder / secrets.token_hex(16)
             folder.mkdir(0o700)
             pid = os.getpid()
-            owner = {"tenant": _digest(tenant), "pid": pid, "start": shm.start_ticks(pid)}
+            owner = {"tenant": _digest(tenant), "node": _node(), "pid": pid, "start": shm.start_ticks(pid)}
             (folder / "owner").write_text(json.dumps(owner))
             return Job(folder)
 
@@ -210,8 +229,13 @@ class Spool:
 
 def unknown() -> Fault:
     """There is no such job, or it is not this tenant's."""
-    message = "no such job here, or its time is over: send the volume again"
+    message = "no such job here: its time is over, it was forgotten, or its node is gone: send the volume again"
     return Fault(Kind.NOT_FOUND, message, param="job")
+
+
+def _node() -> str:
+    """This machine or container, since it was started: process ids mean something within it alone."""
+    return f"{socket.gethostname()} {_BOOT.read_text().strip()}"
 
 
 def _digest(tenant: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Protocol
@@ -11,7 +12,7 @@ from typing import Any, Protocol
 from serving.domain.request import Request
 from serving.domain.volume import VolumeAnswer
 from serving.edge import volume_render
-from serving.edge.job_spool import Job, Spool
+from serving.edge.job_spool import ALIVE_S, Job, Spool
 from serving.errors import Fault, Kind
 from serving.router.brain import Brain
 from serving.settings import Settings, VolumeSettings
@@ -169,11 +170,15 @@ class Jobs:
 
 
 async def _watch(job: Job, work: asyncio.Task[Any] | None) -> None:
-    """Cancel the work as soon as any replica is asked to: the wish is a file, so it is looked for."""
+    """Cancel the work as soon as any replica is asked to: the wish is a file. Tell other nodes that it goes on."""
+    told_s = float("-inf")
     while work is not None:
         if job.cancel_asked:
             work.cancel()
             return
+        if time.monotonic() - told_s >= ALIVE_S:
+            told_s = time.monotonic()
+            job.beat()
         await asyncio.sleep(POLL_S)
 
 

@@ -27,11 +27,16 @@ CUSTOM = {
     "ScaledObject": "keda.sh_scaledobjects",
 }
 ROUTES = ("HTTPRoute", "GRPCRoute")
-"""The Gateway API's: no schema of these is at hand, so their few fields are looked at here."""
+"""The Gateway API's: their few fields are looked at here; docs/deploy.md says which schemas they were checked against."""
 EVERYTHING = {
     "auth": {"tokens": {"clinic": {"secretName": "tokens", "secretKey": "clinic"}}},
     "ingress": {"enabled": True, "className": "nginx", "tlsSecretName": "tls", "grpc": {"enabled": True}},
-    "gateway": {"enabled": True, "parentRefs": [{"name": "public"}], "hostnames": ["medserve.example.com"]},
+    "gateway": {
+        "enabled": True,
+        "parentRefs": [{"name": "public"}],
+        "hostnames": ["medserve.example.com"],
+        "grpc": {"enabled": True, "hostnames": ["grpc.medserve.example.com"]},
+    },
     "priorityClass": {"create": True},
     "monitoring": {"podMonitors": True, "rules": True, "dashboards": True, "labels": {"release": "prometheus"}},
     "loadtest": {"enabled": True, "thresholds": "[all]\nfailed = 0.0", "tokenSecret": {"name": "tokens", "key": "clinic"}},
@@ -40,6 +45,7 @@ EVERYTHING = {
     "standalone": {"keda": {"enabled": True}},
     "networkPolicy": {"clients": [{"podSelector": {"matchLabels": {"app": "viewer"}}}]},
     "podAnnotations": {"team": "imaging"},
+    "volumeJobs": {"existingClaim": "volume-jobs"},
 }
 WRONG = {
     "settings.limits.max_objects": {"settings": {"limits": {"max_objects": "many"}}},
@@ -54,6 +60,11 @@ WRONG = {
     "upgrade.strategy": {"upgrade": {"strategy": "InPlace"}},
 }
 SMALL = {"pools": {"adaptive": {"triton": {"resources": {"limits": {"memory": "512Mi"}}}}}}
+ROUTED = {
+    "one name": {"hostnames": ["a.example.com"], "grpc": {"enabled": True, "hostnames": ["a.example.com"]}},
+    "every name": {"grpc": {"enabled": True, "hostnames": ["a.example.com"]}},
+    "its own listener": {"grpc": {"enabled": True, "parentRefs": [{"name": "public", "sectionName": "grpc"}]}},
+}
 UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "m": 1e-3}
 
 
@@ -67,6 +78,8 @@ def rendered():
     wanted |= {f"{name}, all on": helm.profile(name, **EVERYTHING) for name in PROFILES}
     wanted |= {path: helm.profile("cpu", **values) for path, values in WRONG.items()}
     wanted |= {"too small": helm.profile("cpu", **SMALL)}
+    routed = {"enabled": True, "parentRefs": [{"name": "public"}]}
+    wanted |= {name: helm.profile("cpu", gateway=routed | values) for name, values in ROUTED.items()}
     wanted |= {"autoscaled": helm.profile("cpu", **AUTOSCALED)}
     return helm.render(wanted)
 
@@ -177,6 +190,34 @@ def test_a_triton_that_cannot_hold_its_shared_memory_is_refused():
     error = rendered()["too small"]
     assert isinstance(error, str)
     assert "pools.adaptive.triton.resources.limits.memory is 512Mi" in error
+
+
+@pytest.mark.parametrize("name", ["one name", "every name"])
+def test_two_routes_for_one_name_of_a_listener_are_refused(name):
+    """Gateway API, GRPCRouteSpec.hostnames: the listener must accept exactly one of them."""
+    error = rendered()[name]
+    assert isinstance(error, str)
+    assert "gateway.grpc.hostnames" in error
+
+
+def test_a_grpc_route_may_have_a_listener_of_its_own():
+    (route,) = objects("its own listener", "GRPCRoute")
+    assert route["spec"]["parentRefs"] == [{"name": "public", "sectionName": "grpc"}]
+    assert objects("its own listener", "HTTPRoute")[0]["spec"]["parentRefs"] == [{"name": "public"}]
+
+
+@pytest.mark.parametrize("name", ["cpu, all on", "standalone, all on"])
+def test_routers_share_the_claim_of_volume_jobs(name):
+    (config_map,) = [each for each in objects(name, "ConfigMap") if each["metadata"]["name"].endswith("-settings")]
+    assert 'spool = "/volume-jobs/spool"' in config_map["data"]["settings.toml"]
+    sharing = {}
+    for component, spec, _ in pods(name):
+        claims = [each["persistentVolumeClaim"]["claimName"] for each in spec["volumes"] if each["name"] == "volume-jobs"]
+        mounts = [m for each in spec["containers"] for m in each.get("volumeMounts", ()) if m["name"] == "volume-jobs"]
+        if claims or mounts:
+            sharing[component] = (claims, [m["mountPath"] for m in mounts])
+    component = "router" if name.startswith("cpu") else "standalone"
+    assert sharing == {component: (["volume-jobs"], ["/volume-jobs"])}
 
 
 def test_the_schema_is_the_settings_own():

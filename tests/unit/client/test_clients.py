@@ -11,6 +11,7 @@ from serving.client import AsyncClient, AsyncGrpcClient, Client, GrpcClient, Med
 from serving.domain.image import PercentileWindow, RawLayout
 from serving.domain.request import Priority
 from serving.errors import Fault, Kind
+from tests.unit.client.answering import CLOSED, RESET, answering
 from tests.unit.edge.fakes import truth
 
 BOX = (3, 5, 40, 30)
@@ -188,7 +189,46 @@ def test_a_session(served):
             assert found.image_id == handle.image_id
 
 
-def test_a_proxy_that_has_nobody_to_ask_is_worth_another_try():
+@pytest.mark.parametrize("body", ["Service Unavailable", "", "<html></html>", '{"error": "no server"}', "[]", "null"])
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+def test_a_proxy_that_has_nobody_to_ask_is_worth_another_try(status, body):
     with pytest.raises(MedserveError) as caught:
-        http_wire.checked(httpx.Response(500, text="Service Unavailable"))
-    assert (caught.value.code, caught.value.status, caught.value.retryable) == ("unreachable", 500, True)
+        http_wire.checked(httpx.Response(status, text=body, headers={"retry-after": "Fri, 31 Dec 1999 23:59:59 GMT"}))
+    assert (caught.value.code, caught.value.status, caught.value.retryable) == ("unreachable", status, True)
+
+
+@pytest.mark.parametrize(("status", "body"), [(200, "<html></html>"), (200, "[]"), (404, '{"error": "no route"}'), (404, "")])
+def test_an_answer_of_somebody_else_is_not_tried_again(status, body):
+    with pytest.raises(MedserveError) as caught:
+        http_wire.checked(httpx.Response(status, text=body))
+    assert (caught.value.code, caught.value.status, caught.value.retryable) == ("unreadable", status, False)
+
+
+@pytest.mark.parametrize("kind", ["grpc", "grpc async"])
+@pytest.mark.parametrize(
+    ("given", "code", "status"),
+    [
+        *((http, "unreachable", http) for http in (500, 502, 503, 504)),
+        (404, "unreadable", 404),
+        (CLOSED, "unreachable", 0),
+        (RESET, "unreachable", 0),
+    ],
+)
+async def test_grpc_meets_what_is_not_grpc(kind, given, code, status):
+    with answering(given) as address:
+        client = CLIENTS[kind](address, timeout_s=30)
+        for call in (Awaited(client).embed(texts=["a"]), Awaited(client).segment_volume(b"x", boxes=[[0, 0, 0, 1, 1, 1]])):
+            with pytest.raises(MedserveError) as caught:
+                await call
+            error = caught.value
+            assert (error.code, error.status, error.retryable) == (code, status, code == "unreachable")
+            assert len(str(error).splitlines()) == 1
+            assert "http2" not in str(error)
+        await Awaited(client).close()
+
+
+def test_a_session_meets_what_is_not_grpc():
+    with answering(503) as address, GrpcClient(address) as client, client.session(deadline_s=30) as session:
+        with pytest.raises(MedserveError) as caught:
+            session.show(b"hello")
+        assert (caught.value.code, caught.value.retryable) == ("unreachable", True)

@@ -13,12 +13,13 @@ import httpx
 import numpy as np
 import pytest
 
-from serving.client import AsyncClient, AsyncGrpcClient, Client, GrpcClient, MedserveError
+from serving.client import AsyncClient, AsyncGrpcClient, Client, GrpcClient, MedserveError, volumes
 from serving.client.decode import rle, rle_of
 from serving.domain.image import LinearWindow
 from serving.domain.prompt import Box
 from serving.domain.request import Priority
 from serving.domain.volume import KeyMask, VolumeFormat
+from serving.edge import job_spool
 from serving.edge.proto import inference_pb2 as pb
 from serving.edge.proto.inference_pb2_grpc import InferenceStub
 from serving.errors import Fault, Kind
@@ -449,3 +450,82 @@ def test_a_client_takes_a_broken_stream_up_again(served, monkeypatch):
     assert broken
     assert found.data == b"label map of V"
     assert [each.done for each in told] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_client_asks_again_where_another_node_does_not_know_the_job(served, monkeypatch):
+    """Behind one address several nodes may answer: the first two that are asked for the result know nothing of it."""
+    asked, find = [], job_spool.Spool.find
+
+    def knowing(self, ident, tenant):
+        asked.append(ident)
+        if len(asked) <= 2:
+            raise job_spool.unknown()
+        return find(self, ident, tenant)
+
+    monkeypatch.setattr(job_spool.Spool, "find", knowing)
+    monkeypatch.setattr(volumes, "RESUME_S", 0.01)
+    with Client(served.url, token="token-1") as client:
+        assert client.segment_volume(b"V", boxes=[BOX]).data == b"label map of V"
+    assert len(set(asked)) == 1
+    assert len(served.brain.seen) == 1
+
+
+@pytest.mark.parametrize("wire", ["http", "grpc"])
+def test_a_client_whose_job_is_gone_is_told_to_send_the_volume_again(served, monkeypatch, wire):
+    """Its node was replaced in the middle of the stream, and the others do not know the job."""
+
+    def gone(self, ident, tenant):
+        raise job_spool.unknown()
+
+    def lost(self, event, feed=volumes.Stream.feed):
+        feed(self, event)
+        raise MedserveError("unreachable", "no answer", 0)
+
+    monkeypatch.setattr(job_spool.Spool, "find", gone)
+    monkeypatch.setattr(volumes.Stream, "feed", lost)
+    monkeypatch.setattr(volumes, "RESUME_S", 0.01)
+    made = Client(served.url, token="token-1") if wire == "http" else GrpcClient(served.address, token="token-1")
+    with made as client, pytest.raises(MedserveError) as caught:
+        client.segment_volume(b"V", boxes=[BOX])
+    assert (caught.value.code, caught.value.param) == ("not_found", "job")
+    assert str(caught.value).endswith("send the volume again")
+
+
+def test_a_result_that_broke_off_over_grpc_is_fetched_again(served, monkeypatch):
+    broken, feed = [], volumes.Stream.feed
+
+    def breaking(self, event):
+        feed(self, event)
+        if event["event"] == "done" and not broken:
+            broken.append(event)
+            raise MedserveError("unreachable", "no answer", 0)
+
+    monkeypatch.setattr(volumes.Stream, "feed", breaking)
+    with GrpcClient(served.address, token="token-1") as client:
+        assert client.segment_volume(b"V", boxes=[BOX]).data == b"label map of V"
+    assert broken
+
+
+def test_nodes_that_share_the_spool_see_whether_another_s_job_lives(tmp_path, monkeypatch):
+    spool = job_spool.Spool(settings(tmp_path, max_running=1).volumes)
+    job = spool.create("one")
+    job.append({"seq": 0, "event": "accepted"})
+    monkeypatch.setattr(job_spool, "_node", lambda: "another")
+    found = spool.find(job.id, "one")
+    assert not found.orphaned
+    assert spool.create("one").of_this_node  # its own bound of one job at a time, not the other's
+    long_ago = time.time() - 2 * job_spool.LOST_S
+    for path in (*(tmp_path / job.id).iterdir(), tmp_path / job.id):
+        os.utime(path, (long_ago, long_ago))
+    assert found.orphaned
+    job.beat()
+    assert not found.orphaned
+
+
+def test_a_job_at_work_says_so(served):
+    served.brain.volume_step_s = 0.2
+    with http(served) as client:
+        response, accepted, _ = begun(client, keep=True)
+        wait_for((served.folder / accepted["job"] / "alive").exists)
+        response.close()
+        client.delete(f"/v1/volumes/{accepted['job']}")

@@ -52,6 +52,9 @@ imagePullPolicy: {{ .Values.image.serving.pullPolicy }}
 {{- $_ := set $tree "triton" (mergeOverwrite (dict) (get $tree "triton" | default dict) (dict "address" "127.0.0.1:8001")) -}}
 {{- $_ := set $tree "features" (mergeOverwrite (dict) (get $tree "features" | default dict) (dict "region" (include "medserve.region" .))) -}}
 {{- $_ := set $tree "logs" (mergeOverwrite (dict "to" "stderr") (get $tree "logs" | default dict)) -}}
+{{- if .Values.volumeJobs.existingClaim -}}
+{{- $_ := set $tree "volumes" (mergeOverwrite (dict) (get $tree "volumes" | default dict) (dict "spool" "/volume-jobs/spool")) -}}
+{{- end -}}
 {{- $path := $apart | ternary "/models/published" "/run/medserve/repository" -}}
 {{- $_ := set $tree "repository" (mergeOverwrite (dict) (get $tree "repository" | default dict) (dict "path" $path)) -}}
 {{- if $apart -}}
@@ -185,6 +188,20 @@ preStop:
 - {name: settings, mountPath: /etc/medserve, readOnly: true}
 - {name: models, mountPath: /models, readOnly: true}
 - {name: dev-shm, mountPath: /dev/shm}
+{{- end }}
+
+{{- /* The folder of volume jobs that all routers share, where a claim is named. */ -}}
+{{- define "medserve.spoolVolume" -}}
+{{- with .Values.volumeJobs.existingClaim -}}
+- name: volume-jobs
+  persistentVolumeClaim: {claimName: {{ . }}}
+{{- end }}
+{{- end }}
+
+{{- define "medserve.spoolMount" -}}
+{{- if .Values.volumeJobs.existingClaim -}}
+- {name: volume-jobs, mountPath: /volume-jobs}
+{{- end }}
 {{- end }}
 
 {{- define "medserve.keySecret" -}}

@@ -112,9 +112,11 @@ spec:
         {{- include "medserve.containerSecurity" . | nindent 8 }}
       volumeMounts:
         {{- include "medserve.mounts" . | nindent 8 }}
+        {{- include "medserve.spoolMount" . | nindent 8 }}
     {{- include "medserve.exporter" . | nindent 4 }}
   volumes:
     {{- include "medserve.volumes" (dict "root" . "shmBytes" $shm) | nindent 4 }}
+    {{- include "medserve.spoolVolume" . | nindent 4 }}
 {{- end }}
 
 {{- /* (dict "root" $ "name" pool "pool" values) */ -}}
