@@ -15,7 +15,7 @@ TIMEOUT_S = 5.0
 def triton_state(address: str, timeout_s: float = TIMEOUT_S) -> Literal["ready", "not ready", "not reached", "not Triton"]:
     """Of the Triton at host:port."""
     with grpc.insecure_channel(address) as channel:
-        ask: Any = channel.unary_unary(READY)
+        ask: Any = channel.unary_unary(READY, bytes, bytes)
         try:
             answer = ask(b"", timeout=timeout_s)
         except grpc.RpcError as exc:
