@@ -184,8 +184,8 @@ class VolumeSettings(Section):
     supports: Path | None = None
     """The folder of the support sets that `medserve models support` makes. None: `supports` in ``$MEDSERVE_HOME``."""
     spool: Path | None = None
-    """Where jobs and results lie, a folder that all replicas of this node see, or those of several nodes that share it. None: the
-    run directory of `medserve up`."""
+    """Where jobs and results lie, a folder that all replicas of this node see, or of several nodes that share it. None: the run
+    directory of `medserve up`."""
 
 
 class TritonSettings(Section):

@@ -1,4 +1,4 @@
-"""The chart's values as the pages write them: each name that a page, a profile's comment or `--set` uses exists in the schema."""
+"""The chart's values as the pages write them: each name that a page or its `--set` uses exists in the schema."""
 
 import functools
 import json

@@ -42,9 +42,18 @@ def http_front(client: httpx.Client) -> Finding:
     """Whether the front answers at all."""
     answer = _get(client, "/livez")
     remedy = "is it up, is this its address, and does a firewall or network policy let this machine in?"
+    if client.base_url.scheme not in ("http", "https") or not client.base_url.host:
+        return Finding("HTTP front", "not a URL", "fail", "write it as http://HOST:PORT (https:// behind an ingress with TLS)")
     if isinstance(answer, str):
         return Finding("HTTP front", answer, "fail", remedy)
-    return judged("HTTP front", f"status {answer.status_code}", answer.status_code == 200, remedy)
+    found = f"status {answer.status_code}"
+    if answer.status_code >= 500:
+        remedy = "a proxy answers and no router behind it does: look at the routers (`serve status`; their pods and logs)"
+    elif answer.status_code != 200:
+        remedy = (
+            "another server answers there: is this the address of medserve's HTTP front (8000, in the chart port 80 of *-http)?"
+        )
+    return judged("HTTP front", found, answer.status_code == 200, remedy)
 
 
 def version(client: httpx.Client) -> Iterator[Finding]:
@@ -66,7 +75,7 @@ def models(client: httpx.Client) -> Iterator[Finding]:
     """What is served, how precisely."""
     served = _json(client, "/v1/models").get("models")
     if served is None:
-        yield Finding("models", "not told", "warn", "where the server asks for a token, say --token")
+        yield Finding("models", "not told", "warn", "where the server asks for a token, say --token (or MEDSERVE_TOKEN)")
         return
     for model in served:
         yield Finding(f"model {model.get('name')}", f"{model.get('precision')}, checkpoint {str(model.get('digest'))[:12]}")

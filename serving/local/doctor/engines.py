@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 
 from serving.errors import SetupError
 from serving.local.doctor.finding import Finding, judged
@@ -33,9 +34,9 @@ def engines(settings: Settings) -> Iterator[Finding]:
 def _model(manifest: Manifest, settings: Settings) -> Finding:
     what, again = f"model {manifest.model}", f"build it again: `medserve models build {manifest.model}`"
     folders = [settings.repository.path / e.name / e.version for parts in manifest.engines.values() for e in parts]
-    missing = [folder.parent.name for folder in folders if not any(folder.glob("model.*"))]
+    missing = [folder.parent.name for folder in folders if not _whole(folder)]
     if missing:
-        return Finding(what, f"engine {missing[0]} is missing", "fail", again)
+        return Finding(what, f"engine {missing[0]} is missing or incomplete", "fail", again)
     if any((folder / PLAN).exists() for folder in folders):
         wrong = tensorrt_mismatch(manifest.versions, tensorrt_version())
         if wrong:
@@ -46,6 +47,12 @@ def _model(manifest: Manifest, settings: Settings) -> Finding:
         return Finding(what, f"{found}; built at {manifest.built_at}, later than now", "warn", "set this machine's clock")
     changed = changed_runtimes(manifest.versions)
     return judged(what, f"{found}{changed}", not changed, f"they may answer otherwise: {again}", "warn")
+
+
+def _whole(folder: Path) -> bool:
+    """Whether an engine's files are there, none empty; OpenVINO's are two."""
+    files = {each.name: each.stat().st_size for each in folder.glob("model.*")}
+    return bool(files) and all(files.values()) and ("model.xml" in files) == ("model.bin" in files)
 
 
 def tensorrt_mismatch(versions: Mapping[str, str], here: str) -> str:

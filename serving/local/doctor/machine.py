@@ -18,6 +18,7 @@ from serving.errors import SetupError
 from serving.local.doctor.engines import engines
 from serving.local.doctor.finding import Finding, judged
 from serving.local.doctor.gpu import gpus
+from serving.local.doctor.reach import triton_state
 from serving.local.ports import require_free, span
 from serving.local.triton import MIN_SHM_BYTES, binary_path
 from serving.settings import CHECKOUT, Settings
@@ -68,7 +69,7 @@ def packages(settings: Settings, names: tuple[str, ...] = PACKAGES, pins: Path =
 def triton(settings: Settings) -> Iterator[Finding]:
     """The server's program, or the address of one that somebody else runs."""
     if settings.triton.address:
-        yield Finding("Triton", f"not started here; at {settings.triton.address}")
+        yield _elsewhere(settings.triton.address)
         return
     try:
         program = binary_path()
@@ -78,11 +79,25 @@ def triton(settings: Settings) -> Iterator[Finding]:
     yield judged("Triton", "embedded", os.access(program, os.X_OK), "its program is missing or may not run: `make setup`")
 
 
+def _elsewhere(address: str) -> Finding:
+    """Whether the Triton that somebody else runs is ready."""
+    found = triton_state(address)
+    remedy = "start it, or correct triton.address (its gRPC port); what keeps it from being ready is in its log"
+    return judged("Triton", f"not started here; at {address}: {found}", found == "ready", remedy)
+
+
 def shared_memory(settings: Settings) -> Iterator[Finding]:
-    """Room for the Features' arena and for Triton's own regions."""
+    """Room for the Features' arena and for Triton's own regions; the arena itself, where it is there already."""
+    region = settings.features.region
+    if region and (shm.ROOT / region).exists():
+        size, budget = (shm.ROOT / region).stat().st_size, settings.features.budget_bytes
+        remedy = f"features.budget_bytes is {budget >> 20} MiB by now: stop what uses it, and prepare the node again"
+        yield judged("Features' arena", f"{region}, {size >> 20} MiB", size >= budget, remedy, "warn")
+        return
     free = shutil.disk_usage(shm.ROOT).free
     need = settings.features.budget_bytes + MIN_SHM_BYTES
-    remedy = f"give at least {need >> 20} MiB (docker: --shm-size), or lower features.budget_bytes"
+    more = "docker: --shm-size; Kubernetes: the chart sizes it by settings.features.budget_bytes"
+    remedy = f"give at least {need >> 20} MiB ({more}), or lower features.budget_bytes"
     yield judged("/dev/shm", f"{free >> 20} MiB free", free >= need, remedy)
 
 

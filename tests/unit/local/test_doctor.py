@@ -1,16 +1,20 @@
 import json
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
+import grpc
 import pytest
 
 from serving.local import doctor
-from serving.local.doctor import engines, gpu, machine
+from serving.local.doctor import engines, gpu, machine, reach
 from serving.local.doctor.finding import Finding, judged
 from serving.manifest import EngineRecord, Manifest
-from serving.settings import FeaturesSettings, RepositorySettings, Settings
+from serving.settings import FeaturesSettings, RepositorySettings, Settings, TritonSettings
+from tests.unit.client.answering import answering
 from tests.unit.edge.servers import serve
 
 
@@ -184,3 +188,62 @@ def test_what_is_not_there_is_a_finding():
     assert set(found) == {"HTTP front", "gRPC front", "Ray's dashboard"}
     with serve(Settings()) as served:
         assert by_name(doctor.examine_cluster(served.url))["metrics"].bad
+
+
+@contextmanager
+def asked_whether_ready(answer):
+    """A gRPC server that knows Triton's question."""
+    handler = grpc.unary_unary_rpc_method_handler(lambda request, context: answer)
+    server = grpc.server(ThreadPoolExecutor(1))
+    service, method = reach.READY.strip("/").split("/")
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, {method: handler})])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}"
+    server.stop(0).wait()
+
+
+@pytest.mark.parametrize(("answer", "state", "level"), [(reach.YES, "ready", "ok"), (b"", "not ready", "fail")])
+def test_a_triton_elsewhere_is_asked(settings, answer, state, level):
+    with asked_whether_ready(answer) as address:
+        (found,) = machine.triton(settings.model_copy(update={"triton": TritonSettings(address=address)}))
+    assert (found.found, found.level) == (f"not started here; at {address}: {state}", level)
+
+
+@pytest.mark.parametrize(("status", "state"), [(404, "not Triton"), (503, "not reached")])
+def test_what_is_not_a_triton_says_so(status, state):
+    with answering(status) as address:
+        assert reach.triton_state(address, timeout_s=30) == state
+
+
+def test_a_triton_that_is_away_says_what_to_do(settings):
+    (found,) = machine.triton(settings.model_copy(update={"triton": TritonSettings(address="127.0.0.1:1")}))
+    assert found.bad
+    assert "not reached" in found.found
+    assert "triton.address" in found.remedy
+
+
+def test_an_arena_that_is_there_already_needs_no_room(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(machine.shm, "ROOT", tmp_path)
+    (tmp_path / "region").write_bytes(bytes(1 << 20))
+    for budget, level in ((1 << 20, "ok"), (1 << 50, "warn")):
+        features = FeaturesSettings(budget_bytes=budget, region="region")
+        (found,) = machine.shared_memory(settings.model_copy(update={"features": features}))
+        assert (found.what, found.level) == ("Features' arena", level)
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "htp://x", "http://", "localhost"])
+def test_what_is_not_a_url_is_told_how_to_write_one(url):
+    (found,) = doctor.examine_cluster(url)
+    assert (found.found, found.bad) == ("not a URL", True)
+    assert "http://HOST:PORT" in found.remedy
+
+
+def test_half_an_engine_is_missing(settings):
+    folder = settings.repository.path / "sam_part" / "1"
+    (folder / "model.xml").write_text("<net/>")
+    assert model(settings).found == "engine sam_part is missing or incomplete"
+    (folder / "model.bin").write_bytes(b"weights")
+    assert not model(settings).bad
+    (folder / "model.bin").write_bytes(b"")
+    assert model(settings).bad
