@@ -27,7 +27,7 @@ def request(client: httpx.Client | httpx.AsyncClient, call: Call[Any]) -> httpx.
     if call.name in ("image", "forget"):
         method = "DELETE" if call.name == "forget" else "GET"
         return client.build_request(
-            method, f"/v1/images/{call.handles[0]}", params=body, headers=headers(call.options), timeout=_timeout(call)
+            method, f"/v1/images/{call.handles[0]}", params=body, headers=headers(call.options), timeout=_timeout(call.options)
         )
     if call.name == "segment" and call.handles:
         body["image_id"] = call.handles[0]
@@ -42,7 +42,9 @@ def request(client: httpx.Client | httpx.AsyncClient, call: Call[Any]) -> httpx.
             ("image" if single else "images", ("image", each.data, "application/octet-stream")) for each in call.uploads
         ]
         sent = {"files": [*files, ("request", (None, _json(body), "application/json"))]}
-    return client.build_request("POST", f"/v1/{call.name}", headers=headers(call.options), timeout=_timeout(call), **sent)
+    return client.build_request(
+        "POST", f"/v1/{call.name}", headers=headers(call.options), timeout=_timeout(call.options), **sent
+    )
 
 
 def headers(options: Options) -> dict[str, str]:
@@ -58,8 +60,8 @@ def headers(options: Options) -> dict[str, str]:
     return found
 
 
-def _timeout(call: Call[Any]) -> Any:
-    deadline_s = call.options.get("deadline_s")
+def _timeout(options: Options) -> Any:
+    deadline_s = options.get("deadline_s")
     return httpx.USE_CLIENT_DEFAULT if deadline_s is None else max(deadline_s, 0) + _TIMEOUT_SLACK_S
 
 
@@ -89,14 +91,19 @@ def checked(response: httpx.Response) -> dict[str, Any]:
 
 
 def volume_request(client: httpx.Client | httpx.AsyncClient, call: VolumeCall) -> httpx.Request:
-    """The request that brings a volume: multipart, one part a file. Lines may be seconds apart, each is waited for alone."""
+    """The request that brings a volume: multipart, one part a file. Each line is waited for alone.
+
+    The first may come late, where the model looks for structures before it takes up a slice: within the deadline that is named.
+    """
     body = dict(call.body)
     if call.options.get("model"):
         body["model"] = call.options["model"]
     kind = call.media_type or "application/octet-stream"
     files: list[tuple[str, Any]] = [("volume", ("volume", each, kind)) for each in call.files]
     files.append(("request", (None, _json(body), "application/json")))
-    return client.build_request("POST", "/v1/volumes/segment", headers=headers(call.options), files=files)
+    return client.build_request(
+        "POST", "/v1/volumes/segment", headers=headers(call.options), files=files, timeout=_timeout(call.options)
+    )
 
 
 def volume_follow(client: httpx.Client | httpx.AsyncClient, job: str, after: int) -> httpx.Request:
