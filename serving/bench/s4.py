@@ -15,7 +15,7 @@ from serving.bench.server import Running, Server, memory_bytes, shm_bytes
 
 STEPS = (0.5, 1.0, 1.5, 2.0)
 REFUSED = (429, 503)
-SERVER = {"MEDSERVE_POOLS__ADAPTIVE__MAX_CLICK_WAIT_S": "0.01"}
+SERVER = {"MEDSERVE_POOLS__ADAPTIVE__MAX_CLICK_WAIT_S": "0.002"}
 """Of the server that is ramped: clicks that would wait longer are sent back at once. The default lets a room of users wait."""
 
 
