@@ -71,6 +71,7 @@ class Stack:
 
     def _start_triton(self, settings: Settings) -> Settings:
         if settings.triton.address:
+            self._say(f"the engines are in the Triton at {settings.triton.address}: waiting for it if it is not up yet")
             return settings
         engines = served.engine_names(settings)
         self._say(f"starting Triton with {len(engines)} engines")
