@@ -53,11 +53,15 @@ class MedLsam:
         segmenter = self._segmenter()
         structures = _chosen(await self._tools.run(partial(self._set, task.objects.supports)), task.objects.names)
         volume = volume or await self._tools.run(partial(read, task, self._tools, stages))
-        asked = await self._located(volume, structures, request, task.axis, stages)
         info = _with(self._info, segmenter.manifest.info())
+        # Before it is located: that may take minutes on a CPU, in which the stream repeats this event.
+        most = len(structures) * volume.frame.slices(task.axis)
+        await tell(VolumeAccepted(volume.frame, len(structures), most, info))
+        asked = await self._located(volume, structures, request, task.axis, stages)
 
         async def told(event: VolumeEvent) -> None:
-            await tell(replace(event, model=info) if isinstance(event, VolumeAccepted) else event)
+            if not isinstance(event, VolumeAccepted):
+                await tell(event)
 
         boxed = replace(request, task=replace(task, objects=asked))
         found = await segmenter.answer_volume(boxed, stages, told, volume)

@@ -144,7 +144,9 @@ async def test_the_boxes_are_within_6_mm_in_the_query_s_own_geometry(folder, oth
             found[:, each] += grown, -grown
         assert (np.abs(found - phantoms.box_of(labels, number)) * spacing).max() <= 6.0
         assert (item.follow, item.key) == (False, item.first)
-    assert told[0].model.name == answer.model.name == "medlsam"
+    (accepted,) = told
+    assert (accepted.objects, accepted.slices) == (2, 2 * values.shape[axis]), "said before it is located, and once"
+    assert accepted.model.name == answer.model.name == "medlsam"
     assert {"medlsam_position/1", "litemedsam_image_encoder/1"} <= set(answer.model.engines)
 
 
