@@ -49,9 +49,9 @@ class Gate:
     def __len__(self) -> int:
         return len(self._inside)
 
-    def load(self, work: Work, priority: Priority, tenant: str, now_s: float) -> Load:
-        """What a request of this class finds now."""
-        elsewhere = self._elsewhere(now_s)
+    def load(self, work: Work, priority: Priority, tenant: str, now_s: float, elsewhere: Elsewhere | None = None) -> Load:
+        """What a request of this class finds now. `elsewhere`: what the neighbours told, where that was read already."""
+        elsewhere = elsewhere or self._elsewhere(now_s)
         self._work(elsewhere, now_s)
         left = {permit: self._left_s(permit) for permit in self._inside}
         ahead = [permit for permit in left if _goes_before(permit, work.lane, priority)]
@@ -80,7 +80,7 @@ class Gate:
         if first is not None:
             work = replace(work, kind="", items=0)
         elsewhere = self._elsewhere(now_s)
-        load = self.load(work, request.priority, request.tenant, now_s)
+        load = self.load(work, request.priority, request.tenant, now_s, elsewhere)
         own_s = load.service_s
         if request.priority is Priority.INTERACTIVE:
             self._demand[work.lane].add(own_s / self._limits.parallel, now_s, elsewhere.demand(work.lane))

@@ -1,5 +1,6 @@
 """Two processes' views of one board: rows of the same door, rows whose owner is gone, engines' clocks."""
 
+import errno
 import multiprocessing
 import subprocess
 import sys
@@ -9,12 +10,12 @@ import pytest
 from serving import board as boards
 from serving import shm
 from serving.board import Alone, Board, Told
+from serving.errors import SetupError
 
 
 def told(at_s, seconds=0.5):
-    return Told(
-        at_s, [[seconds, 0.0], [0.0, 2.0], [0.0, 0.0]], [[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]], [0.5, 1.0, 1.0], [1.5, 0.0, 0.0]
-    )
+    left_s, counts = ((seconds, 0.0), (0.0, 2.0), (0.0, 0.0)), ((1.0, 0.0), (0.0, 1.0), (0.0, 0.0))
+    return Told(at_s, left_s, counts, (0.5, 1.0, 1.0), (1.5, 0.0, 0.0))
 
 
 @pytest.fixture(autouse=True)
@@ -82,3 +83,12 @@ def test_the_board_goes_with_its_arena(root):
     assert [path.name for path in root.iterdir()] == [f"{shm.prefix()}features_board"]
     shm.remove(f"{shm.prefix()}features", root)
     assert list(root.iterdir()) == []
+
+
+def test_a_full_shared_memory_is_said(monkeypatch):
+    def full(*of):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(boards.os, "posix_fallocate", full)
+    with pytest.raises(SetupError, match=r"no board .* No space left"):
+        Board("node")
