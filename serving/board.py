@@ -1,8 +1,8 @@
 """What processes of one node before the same engines tell each other: the work that waits, and when an engine was last done.
 
 One small file of /dev/shm beside the arena, made by whoever comes first. Each writes a row of its own and reads the others'
-without a lock (numbers are copied whole): a value that is a moment old moves an estimate a little, no more. Seconds are of the clock that all processes
-of a machine share (CLOCK_MONOTONIC).
+without a lock (numbers are copied whole): a value that is a moment old moves an estimate a little, no more. Seconds are of
+the clock that all processes of a machine share (CLOCK_MONOTONIC).
 """
 
 from __future__ import annotations
