@@ -62,9 +62,8 @@ def open_pool(settings: Settings, name: str, metrics: Metrics, board: Board | No
         return asyncio.get_running_loop().run_in_executor(threads, work)
 
     def engine(spec: EngineSpec, record: EngineRecord) -> Engine:
-        one_by_one = bool(spec.reads or spec.writes)
-        several = IN_FLIGHT if one_by_one else BATCHED_IN_FLIGHT
-        clock = board.clock(f"{record.name}/{record.version}") if board and one_by_one else None
+        several = IN_FLIGHT if spec.reads or spec.writes else BATCHED_IN_FLIGHT
+        clock = board.clock(f"{record.name}/{record.version}") if board else None
         return Line(triton.engine(spec, record), max(1, several // _sharers(settings)), clock=clock)
 
     vectors = VectorStore(mine.vectors_bytes, settings.features.ttl_s)
