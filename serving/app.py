@@ -42,6 +42,8 @@ from serving.settings import Settings
 from serving.telemetry import logs, tracing
 from serving.telemetry.metrics import Metrics, of_this_process
 
+ONE_BY_ONE = "adaptive"
+"""The pool whose engines take one call at a time: what waits behind one router is ahead at the other's door too."""
 BATCHED_IN_FLIGHT = 32
 """Calls at a time of an engine whose batches Triton makes."""
 
@@ -62,8 +64,9 @@ def open_pool(settings: Settings, name: str, metrics: Metrics, board: Board | No
         return asyncio.get_running_loop().run_in_executor(threads, work)
 
     def engine(spec: EngineSpec, record: EngineRecord) -> Engine:
-        several = IN_FLIGHT if spec.reads or spec.writes else BATCHED_IN_FLIGHT
-        clock = board.clock(f"{record.name}/{record.version}") if board else None
+        one_by_one = bool(spec.reads or spec.writes)
+        several = IN_FLIGHT if one_by_one else BATCHED_IN_FLIGHT
+        clock = board.clock(f"{record.name}/{record.version}") if board and one_by_one else None
         return Line(triton.engine(spec, record), max(1, several // _sharers(settings)), clock=clock)
 
     vectors = VectorStore(mine.vectors_bytes, settings.features.ttl_s)
@@ -151,7 +154,7 @@ def _fronts(settings: Settings, clients: Mapping[str, PoolClient], metrics: Metr
     gates = {}
     for name in clients:
         bounds = limits(pool_settings(settings, name), len(settings.auth.tokens))
-        gates[name] = Gate(name, bounds, board.row(name) if board else None)
+        gates[name] = Gate(name, bounds, board.row(name) if board and name == ONE_BY_ONE else None)
     served = served_models(settings)
     records = {model.manifest.model: model.manifest for model in served}
     brain = Router(clients, gates, served, metrics)
