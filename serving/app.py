@@ -42,8 +42,8 @@ from serving.settings import Settings
 from serving.telemetry import logs, tracing
 from serving.telemetry.metrics import Metrics, of_this_process
 
-ONE_BY_ONE = "adaptive"
-"""The pool whose engines take one call at a time: what waits behind one router is ahead at the other's door too."""
+ADAPTIVE = "adaptive"
+"""The pool with Features. Its engines take one call at a time: what waits behind one router is ahead at the other's door."""
 BATCHED_IN_FLIGHT = 32
 """Calls at a time of an engine whose batches Triton makes."""
 
@@ -52,7 +52,7 @@ def open_pool(settings: Settings, name: str, metrics: Metrics, board: Board | No
     """One replica's pool, in the process that is to run it. `board`: of its node."""
     mine = pool_settings(settings, name)
     chosen = [m for m in manifests(settings) if m.pool == name]
-    arena = Arena(settings.features.region, settings.features.ttl_s) if name == "adaptive" else None
+    arena = Arena(settings.features.region, settings.features.ttl_s) if name == ADAPTIVE else None
     if arena is not None:
         metrics.prepare_arena(name, arena.nbytes)
     store = FeaturesStore(arena, settings.features.ttl_s) if arena else None
@@ -154,7 +154,7 @@ def _fronts(settings: Settings, clients: Mapping[str, PoolClient], metrics: Metr
     gates = {}
     for name in clients:
         bounds = limits(pool_settings(settings, name), len(settings.auth.tokens))
-        gates[name] = Gate(name, bounds, board.row(name) if board and name == ONE_BY_ONE else None)
+        gates[name] = Gate(name, bounds, board.row(name) if board and name == ADAPTIVE else None)
     served = served_models(settings)
     records = {model.manifest.model: model.manifest for model in served}
     brain = Router(clients, gates, served, metrics)

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import Protocol
 
 from serving import shm
 from serving.errors import SetupError
@@ -51,29 +50,6 @@ class Told:
     demand: Sequence[float]
 
 
-class Neighbours(Protocol):
-    """The others at the door of the same pool; implemented by `Row`."""
-
-    def others(self, now_s: float) -> list[Told]:
-        """What each of them told last."""
-        ...
-
-    def tell(self, told: Told) -> None:
-        """The same of oneself."""
-        ...
-
-
-class Alone:
-    """Implements `Neighbours` where there are none."""
-
-    def others(self, now_s: float) -> list[Told]:
-        """Nobody."""
-        return []
-
-    def tell(self, told: Told) -> None:
-        """Nobody listens."""
-
-
 class Clock:
     """When one engine was last done with a call, whoever made it."""
 
@@ -95,8 +71,8 @@ class Board:
             raise SetupError(f"no board for this node's routers in /dev/shm: {exc.strerror}") from exc
         self._memory = mmap.mmap(self._descriptor, NBYTES)
 
-    def row(self, pool: str) -> Neighbours:
-        """This process's row at the door of a pool: a free one, or one whose owner is gone. Without one it stands alone."""
+    def row(self, pool: str) -> Row | None:
+        """This process's row at the door of a pool: a free one, or one whose owner is gone; None where the board is full."""
         pid, name = os.getpid(), pool.encode()[:32]
         with self._locked():
             for at in range(0, ROWS * ROW_BYTES, ROW_BYTES):
@@ -105,7 +81,7 @@ class Board:
                     self._memory[at + OWNER.size : at + ROW_BYTES] = bytes(TOLD.size)
                     OWNER.pack_into(self._memory, at, pid, shm.start_ticks(pid), name)
                     return Row(self._memory, at)
-        return Alone()
+        return None
 
     def clock(self, engine: str) -> Clock:
         """The clock of one engine; one of this process's own where the board is full."""
@@ -128,7 +104,10 @@ class Board:
 
 
 class Row:
-    """Implements `Neighbours`. `memory`: the board; `at`: where in it this process's row begins."""
+    """One process at the door of a pool, and its neighbours there.
+
+    `memory`: the board; `at`: where in it this process's row begins.
+    """
 
     def __init__(self, memory: mmap.mmap, at: int) -> None:
         self._memory, self._at = memory, at

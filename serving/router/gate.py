@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from serving.board import Alone, Neighbours
+from serving.board import Row
 from serving.domain.request import Priority, Request
 from serving.router import neighbours
 from serving.router.admission import Limits, Load, Permit, Refusal, decide
@@ -35,10 +35,10 @@ class Gate:
     `neighbours`: the gates of other routers before the same engines: what waits there is ahead of a newcomer here as well.
     """
 
-    def __init__(self, pool: str, limits: Limits, neighbours: Neighbours | None = None) -> None:
+    def __init__(self, pool: str, limits: Limits, neighbours: Row | None = None) -> None:
         self.pool = pool
         self._limits = limits
-        self._neighbours = neighbours or Alone()
+        self._neighbours = neighbours
         self._costs = Costs()
         self._inside: dict[Permit, _Begun | None] = {}
         """In the order of entry -> how far it is, None while it waits."""
@@ -49,10 +49,8 @@ class Gate:
     def __len__(self) -> int:
         return len(self._inside)
 
-    def load(self, work: Work, priority: Priority, tenant: str, now_s: float, elsewhere: Elsewhere | None = None) -> Load:
-        """What a request of this class finds now. `elsewhere`: what the neighbours told, where that was read already."""
-        elsewhere = elsewhere or self._elsewhere(now_s)
-        self._work(elsewhere, now_s)
+    def _load(self, work: Work, priority: Priority, tenant: str, now_s: float, elsewhere: Elsewhere) -> Load:
+        """What a request of this class finds now."""
         left = {permit: self._left_s(permit) for permit in self._inside}
         ahead = [permit for permit in left if _goes_before(permit, work.lane, priority)]
         begun = [p for p, at in self._inside.items() if at is not None and p.work.lane is work.lane and p not in ahead]
@@ -80,7 +78,8 @@ class Gate:
         if first is not None:
             work = replace(work, kind="", items=0)
         elsewhere = self._elsewhere(now_s)
-        load = self.load(work, request.priority, request.tenant, now_s, elsewhere)
+        self._work(elsewhere, now_s)
+        load = self._load(work, request.priority, request.tenant, now_s, elsewhere)
         own_s = load.service_s
         if request.priority is Priority.INTERACTIVE:
             self._demand[work.lane].add(own_s / self._limits.parallel, now_s, elsewhere.demand(work.lane))
@@ -141,10 +140,13 @@ class Gate:
         return (sum(left_s) + more_s) / self._limits.parallel if len(left_s) + more >= self._limits.parallel else 0.0
 
     def _elsewhere(self, now_s: float) -> Elsewhere:
-        return Elsewhere(self._neighbours.others(now_s), self._limits.parallel, now_s)
+        told = () if self._neighbours is None else self._neighbours.others(now_s)
+        return Elsewhere(told, self._limits.parallel, now_s)
 
     def _tell(self, elsewhere: Elsewhere, now_s: float) -> None:
         """The neighbours, of what is inside."""
+        if self._neighbours is None:
+            return
         inside = ((permit.work.lane, permit.priority, self._left_s(permit)) for permit in self._inside)
         demand = (each.level(now_s) for each in self._demand.values())
         self._neighbours.tell(neighbours.tell(inside, self._speeds(elsewhere), demand, now_s))

@@ -10,7 +10,7 @@ from serving.router.demand import decayed
 from serving.router.work import Lane
 
 URGENCY = {Priority.INTERACTIVE: 0, Priority.BULK: 1}
-Work = tuple[Lane, Priority, float]
+Inside = tuple[Lane, Priority, float]
 """Of one request that is inside: its lane, its priority, the seconds of service that are left."""
 
 
@@ -49,7 +49,7 @@ class Elsewhere:
         return sum(decayed(told.demand[lane], self._now_s - told.at_s) for told in self._told)
 
 
-def tell(inside: Iterable[Work], speeds: Iterable[float], demand: Iterable[float], now_s: float) -> Told:
+def tell(inside: Iterable[Inside], speeds: Iterable[float], demand: Iterable[float], now_s: float) -> Told:
     """What a gate tells of what is inside, and of the speed and the demand of each lane."""
     seconds, counts = ([[0.0] * len(URGENCY) for _ in Lane] for _ in range(2))
     for lane, priority, left_s in inside:

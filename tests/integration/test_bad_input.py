@@ -191,13 +191,15 @@ def test_grpc_alone_can_be_sent_a_broken_message(server):
 
 
 def test_an_expired_deadline(server):
-    answer = httpx.post(
-        f"{server.http_url}/v1/segment?boxes=20,20,120,121",
-        content=GOOD,
-        headers={"X-Deadline-Ms": "1", "content-type": "image/png"},
-    )
-    # The door sends it back where the bystander's click goes first.
-    assert (answer.status_code, answer.json()["error"]["code"]) in ((504, "deadline_exceeded"), (503, "pool_full"))
+    for _ in range(50):
+        answer = httpx.post(
+            f"{server.http_url}/v1/segment?boxes=20,20,120,121",
+            content=GOOD,
+            headers={"X-Deadline-Ms": "1", "content-type": "image/png"},
+        )
+        if answer.status_code != 503:  # the bystander's click would have gone first
+            break
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
     error = over_grpc(server, "Segment", segment(boxes=[(20, 20, 120, 122)])[4], timeout=0.001)
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 

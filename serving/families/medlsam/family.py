@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from serving.domain.answer import Answer, ModelInfo
 from serving.domain.request import Request
-from serving.domain.volume import ClassNames, SegmentVolume, VolumeAccepted, VolumeAnswer, VolumeEvent, VolumeObject
+from serving.domain.volume import ClassNames, SegmentVolume, VolumeAccepted, VolumeAnswer, VolumeEvent
 from serving.engines.engine import EngineSpec
 from serving.errors import Fault, Kind, SetupError
 from serving.families.family import Family, Tools, VolumeFamily
@@ -53,11 +53,13 @@ class MedLsam:
         segmenter = self._segmenter()
         structures = _chosen(await self._tools.run(partial(self._set, task.objects.supports)), task.objects.names)
         volume = volume or await self._tools.run(partial(read, task, self._tools, stages))
+        at_3mm, placed = await self._tools.run(partial(_prepared, volume, stages))
         info = _with(self._info, segmenter.manifest.info())
         # Before it is located: that may take minutes on a CPU, in which the stream repeats this event.
         most = len(structures) * volume.frame.slices(task.axis)
         await tell(VolumeAccepted(volume.frame, len(structures), most, info))
-        asked = await self._located(volume, structures, request, task.axis, stages)
+        locator = Locator(self._position, self._refine, self._tools.run, request, stages)
+        asked = objects(await locator.find(at_3mm, placed, structures), volume.frame, task.axis)
 
         async def told(event: VolumeEvent) -> None:
             if not isinstance(event, VolumeAccepted):
@@ -82,16 +84,11 @@ class MedLsam:
             raise Fault(Kind.INVALID, message, param="supports")
         return found
 
-    async def _located(
-        self, volume: Volume, structures: list[Structure], request: Request, axis: int, stages: Stages
-    ) -> tuple[VolumeObject, ...]:
-        def prepare() -> tuple[supports.Floats, Orientation]:
-            with stages.measure("preprocess"):
-                return supports.prepared(volume)
 
-        at_3mm, placed = await self._tools.run(prepare)
-        locator = Locator(self._position, self._refine, self._tools.run, request, stages)
-        return objects(await locator.find(at_3mm, placed, structures), volume.frame, axis)
+def _prepared(volume: Volume, stages: Stages) -> tuple[supports.Floats, Orientation]:
+    """Blocking. Raises Fault without geometry."""
+    with stages.measure("preprocess"):
+        return supports.prepared(volume)
 
 
 def _chosen(held: SupportSet, names: tuple[str, ...]) -> list[Structure]:

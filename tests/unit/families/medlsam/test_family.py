@@ -192,6 +192,21 @@ async def test_wrong_sets_and_classes_are_refused_before_the_volume_is_read(fold
     assert str(folder) not in caught.value.message
 
 
+async def test_a_volume_without_geometry_is_refused_before_it_is_accepted(folder):
+    values, _, _ = scan()
+    head = "NRRD0004\ntype: short\ndimension: 3\nsizes: {} {} {}\nendian: little\nencoding: raw\n\n".format(*values.shape)
+    bare = head.encode() + np.asfortranarray(values.astype("<i2")).tobytes("F")
+    told = []
+
+    async def tell(event):
+        told.append(event)
+
+    with pytest.raises(Fault, match="does not say how it lies in space") as caught:
+        await opened(folder, Peer()).answer_volume(asked(("liver",), query=bare), Stages(), tell)
+    assert caught.value.kind is Kind.INVALID
+    assert told == []
+
+
 async def test_a_set_of_another_checkpoint_is_refused(folder):
     other = MANIFEST.model_copy(update={"digest": "e" * 64})
     with pytest.raises(Fault, match="made with another checkpoint"):
