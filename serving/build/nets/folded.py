@@ -45,7 +45,7 @@ class Prepare(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See the class."""
-        x0 = features.flatten(2).transpose(1, 2) + self.dense
+        x0 = features.permute(0, 2, 3, 1).flatten(1, 2) + self.dense
         placed = x0 + self.positions
         k0 = split_heads(self.token_to_image.k_proj(placed)).transpose(-1, -2)
         v0 = split_heads(self.token_to_image.v_proj(x0))

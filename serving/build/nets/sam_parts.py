@@ -44,12 +44,15 @@ class Decode(nn.Module):
 
 
 class Encode(nn.Module):
-    """image (B, 3, side, side) -> Features: x0, k0, v0, q0 as `folded.Prepare` gives them for a 64 x 64 grid."""
+    """image (B, 3, side, side) -> Features: x0, k0, v0, q0 as `folded.Prepare` gives them for a 64 x 64 grid.
 
-    def __init__(self, model: Sam) -> None:
+    `encoder`: in place of the model's own, which it equals.
+    """
+
+    def __init__(self, model: Sam, encoder: nn.Module | None = None) -> None:
         super().__init__()
         stock = Decode(model)
-        self.encoder = model.image_encoder
+        self.encoder = encoder or model.image_encoder
         self.prepare = Prepare(model.mask_decoder, stock.positions, stock.dense)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from serving.build import precision, samples
 from serving.build.catalogue import Entry
 from serving.build.nets import litemedsam
+from serving.build.nets.tiny_vit_folded import FoldedEncoder
 from serving.build.parts import Parts
 from serving.build.precision import Choice
 from serving.build.recipes import Choices, promptable
@@ -23,7 +24,8 @@ def parts(state: Mapping[str, Tensor], choices: Choices) -> Parts:
     del choices  # one preprocessing, one size
     side = litemedsam.IMAGE_SIZE
     images = [samples.squared(pixels, side) for pixels in samples.radiology()]
-    return promptable.parts(litemedsam.load(state), side, images, {})
+    model = litemedsam.load(state)
+    return promptable.parts(model, side, images, {}, FoldedEncoder(model.image_encoder))
 
 
 def own(entry: Entry) -> dict[str, Any]:

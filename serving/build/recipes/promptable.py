@@ -23,10 +23,17 @@ EARLIER = np.array([[1, 0]], np.float32)
 """The refiner is compared with an earlier answer and without."""
 
 
-def parts(model: Sam, image_size: int, images: Sequence[npt.NDArray[np.float32]], options: dict[str, Any]) -> Parts:
+def parts(
+    model: Sam,
+    image_size: int,
+    images: Sequence[npt.NDArray[np.float32]],
+    options: dict[str, Any],
+    encoder: torch.nn.Module | None = None,
+) -> Parts:
     """The prompt encoder is the first part of both decoding graphs.
 
     `images`: (1, 3, image_size, image_size) as the encoder is fed them; engines are compared with PyTorch on these.
+    `encoder`: the image encoder as it is exported, where it is a rewritten form of the model's own.
     """
     given = sam_parts.example_inputs(image_size)
     prompts = {"points": {1: "p", 2: "n"}, "labels": {1: "p", 2: "n"}}
@@ -42,7 +49,14 @@ def parts(model: Sam, image_size: int, images: Sequence[npt.NDArray[np.float32]]
         return Part(module, {name: given[name] for name in inputs}, axes, outputs, backend, reference)
 
     made = {
-        "image_encoder": part(sam_parts.Encode(model), ("image",), {"image": {0: "b"}}, FEATURES, "openvino"),
+        "image_encoder": part(
+            sam_parts.Encode(model, encoder),
+            ("image",),
+            {"image": {0: "b"}},
+            FEATURES,
+            "openvino",
+            sam_parts.Encode(model) if encoder else None,
+        ),
         "mask_decoder": part(
             sam_parts.Click(model), (*FEATURES, "points", "labels"), prompts, DECODED, "openvino", sam_parts.ClickStock(model)
         ),

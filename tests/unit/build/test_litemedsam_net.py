@@ -8,6 +8,8 @@ from transformers import SamConfig, SamModel
 from serving.build.nets import litemedsam
 from serving.build.nets.folded import Prepare
 from serving.build.nets.sam import MaskDecoder, PromptEncoder
+from serving.build.nets.tiny_vit import WINDOWS, Block
+from serving.build.nets.tiny_vit_folded import FoldedBlock, FoldedEncoder
 from serving.errors import SetupError
 from serving.families.litemedsam.engines import FEATURES
 from serving.families.sam_engines import FOLDED_TOKENS
@@ -188,3 +190,34 @@ def test_loading_is_strict_and_says_which_tensor(seeded):
 def test_the_decoder_has_the_checkpoint_s_keys():
     assert "transformer.layers.1.cross_attn_token_to_image.q_proj.weight" in MaskDecoder().state_dict()
     assert len(litemedsam.LiteMedSam().state_dict()) == 435
+
+
+def unlike_the_start(module):
+    """Seeded scales, shifts, biases and statistics: what the modules start with would hide a wrong sign or a lost term."""
+    made = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for name, value in module.state_dict().items():
+            if (value.is_floating_point() and value.ndim <= 1) or "attention_biases" in name:
+                value.copy_(torch.rand(value.shape, generator=made) + 0.5)
+    return module.eval()
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("window", [WINDOWS[1], WINDOWS[2]])
+def test_a_folded_block_is_the_block_of_the_checkpoint(window):
+    torch.manual_seed(4)
+    side = 2 * window - 3  # the last window of each row and column is padded
+    block = unlike_the_start(Block(64, side, 2, window))
+    tokens = torch.randn(2, side * side, 64)
+    wanted = block(tokens)
+    assert (FoldedBlock(block)(tokens) - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+
+
+@torch.inference_mode()
+def test_the_exported_encoder_is_the_encoder_of_the_checkpoint():
+    torch.manual_seed(6)
+    model = unlike_the_start(litemedsam.LiteMedSam())
+    image = torch.rand(1, 3, 256, 256)
+    wanted = litemedsam.Encode(model)(image)
+    for one, other in zip(wanted, litemedsam.Encode(model, FoldedEncoder(model.image_encoder))(image), strict=True):
+        assert (one - other).abs().max() <= 1e-5 * one.abs().max()
