@@ -19,6 +19,8 @@ from serving.bench.wire import Line, Reply
 T = TypeVar("T")
 Dial = Callable[[], Line]
 MOST_LINES = 512
+RETRY_AFTER_S = 1.0
+"""Where a refusal does not say when to come back, as gRPC's status does not."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,13 @@ def _code(reply: Reply) -> str:
         return "?"
 
 
-async def closed(dial: Dial, asks: Sequence[Iterator[Ask]], seconds: float, think_s: float = 0.0) -> Run:
-    """One worker an iterator, each with a line of its own, for a while."""
+async def closed(
+    dial: Dial, asks: Sequence[Iterator[Ask]], seconds: float, think_s: float = 0.0, *, patient: bool = False
+) -> Run:
+    """One worker an iterator, each with a line of its own, for a while.
+
+    `patient`: who is sent away comes back with the same call when the server said, until it is answered or the while is over.
+    """
     found = Run()
     began = time.perf_counter()
 
@@ -118,7 +125,12 @@ async def closed(dial: Dial, asks: Sequence[Iterator[Ask]], seconds: float, thin
             for ask in mine:
                 if time.perf_counter() - began >= seconds:
                     return
-                sample, _ = await ask_once(line, ask, began)
+                sample, reply = await ask_once(line, ask, began)
+                while patient and sample.status == 503 and reply is not None:
+                    await asyncio.sleep(float(reply.header(b"retry-after") or RETRY_AFTER_S))
+                    if time.perf_counter() - began >= seconds:
+                        return
+                    sample, reply = await ask_once(line, ask, began)
                 found.samples.append(sample)
                 if think_s or not sample.ok:
                     await asyncio.sleep(max(think_s, 0.0 if sample.ok else 0.02))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -58,13 +59,15 @@ def good(run: Run) -> float:
 
 
 def capacity(bench: Bench, seconds: float) -> float:
-    """Requests a second of the whole mix that the server answers when it is kept busy.
+    """Requests a second of the whole mix that the server answers when it is kept busy, by workers that wait where it says so.
 
-    Raises SetupError where some are refused: what is refused is dear, and the rest would look like more.
+    Raises SetupError where some fail for good: what is refused is dear, and the rest would look like more.
     """
     mix = Mix(bench, patient=True)
     bench.say("finding the capacity of the mix")
-    run = load.run(load.closed(bench.dial(), [mix.asks(100 + n) for n in range(CLOSED_WORKERS)], seconds))
+    run = load.run(load.closed(bench.dial(), [mix.asks(100 + n) for n in range(CLOSED_WORKERS)], seconds, patient=True))
     if len(run.failed) > 0.02 * len(run.samples):
-        raise SetupError(f"{len(run.failed)} of {len(run.samples)} requests failed where the capacity was measured")
+        kinds = Counter(f"{sample.kind} {sample.status} {sample.code}".strip() for sample in run.failed)
+        most = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common(3))
+        raise SetupError(f"{len(run.failed)} of {len(run.samples)} requests failed where the capacity was measured: {most}")
     return run.rate()

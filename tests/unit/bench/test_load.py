@@ -66,6 +66,30 @@ async def test_no_answer_and_wrong_masks_are_told_apart():
     assert run.wrong == 1
 
 
+async def test_a_patient_worker_comes_back_with_the_same_call():
+    class Full(FakeLine):
+        async def call(self, ask):
+            self.log.append(ask)
+            return Reply(503 if len(self.log) < 3 else 200, b"\r\nretry-after:0.01\r\n", b'{"counts":"abc"}')
+
+    other = Ask("other", b"", b"")
+    log = []
+    run = await load.closed(lambda: Full(log), [iter([ASK, other])], 10, patient=True)
+    assert log == [ASK, ASK, ASK, other]
+    assert [(s.kind, s.status) for s in run.samples] == [("prompt", 200), ("other", 200)]
+    run = await load.closed(lambda: Full([]), [iter([ASK, ASK])], 10)
+    assert [s.status for s in run.samples] == [503, 503]
+
+
+async def test_a_patient_worker_goes_when_the_while_is_over():
+    class Full(FakeLine):
+        async def call(self, ask):
+            return Reply(503, b"\r\nretry-after:0.01\r\n", b"")
+
+    run = await load.closed(lambda: Full([]), [repeat(ASK)], 0.1, patient=True)
+    assert run.samples == []
+
+
 def test_arrivals_are_a_poisson_process_that_a_seed_repeats():
     times = load.arrivals(50, 20, seed=1)
     assert times == load.arrivals(50, 20, seed=1)
