@@ -81,9 +81,10 @@ def _pool(settings: Settings, name: str) -> serve.Application:
 
 
 def _behind(settings: Settings) -> dict[str, Any]:
-    """On a cluster, a process that is to be a replica starts behind those that serve, from its first instruction.
+    """On a cluster, a process that is to be a replica starts behind those that serve (`pools.priority` raises it again).
 
-    Ray itself lowers it only when Python and Ray are imported, two seconds of a core later (`pools.priority` raises it again).
+    Ray itself lowers a worker only when Python and Ray are imported, two seconds of a core later. What Ray runs before it
+    (`setup_worker.py`, most of a second of a core) keeps the raylet's own priority.
     """
     if settings.shape == "together":
         return {}
