@@ -124,8 +124,9 @@ class FoldedEncoder(nn.Module):
     The trained encoder's weights are copied where they change and shared where not.
     """
 
-    def __init__(self, encoder: ImageEncoder) -> None:
+    def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
+        assert isinstance(encoder, ImageEncoder)
         first, *later = encoder.layers
         assert isinstance(first, Stage)
         self.patch_embed, self.first, self.neck = encoder.patch_embed, first, encoder.neck
