@@ -21,6 +21,8 @@ SERVICE = pb.DESCRIPTOR.services_by_name["Inference"].full_name
 CAP_BYTES = 256 * 1024 * 1024
 CHANNEL_OPTIONS = (("grpc.max_receive_message_length", CAP_BYTES), ("grpc.max_send_message_length", CAP_BYTES))
 _HTTP_STATUS = re.compile(r"Received http2 header with status: (\d{3})")
+_CUT = re.compile(r"RST_STREAM|Data frame with END_STREAM")
+"""A stream's end that is not gRPC's, which has trailers."""
 """How gRPC's core tells of an answer that is HTTP's and not gRPC's."""
 _WINDOWS = {"center": "linear", "width": "linear", "low": "percentile", "high": "percentile", "nonzero": "percentile"}
 
@@ -73,12 +75,12 @@ def _foreign(status: grpc.StatusCode, details: str, address: str) -> MedserveErr
     """What a call met that medserve did not answer: nobody, a proxy with an HTTP status of its own, or gRPC's own limits.
 
     gRPC turns an HTTP status of 502, 503 and 504 into UNAVAILABLE, but 500, HAProxy's word for "no server", into UNKNOWN
-    (grpc/doc/http-grpc-status-mapping.md).
+    (grpc/doc/http-grpc-status-mapping.md). Where such a page comes whole at once, it says no more than how its stream ended.
     """
     if answered := _HTTP_STATUS.search(details):
         http = int(answered[1])
         return nobody_behind(http) if http >= 500 else unreadable(http)
-    if status is grpc.StatusCode.UNAVAILABLE or "RST_STREAM" in details:  # every call may be sent again: it changes nothing
+    if status is grpc.StatusCode.UNAVAILABLE or _CUT.search(details):  # every call may be sent again: it changes nothing
         return unreachable(address)
     if status is grpc.StatusCode.RESOURCE_EXHAUSTED:  # gRPC's own limit refuses before the message has come
         return MedserveError("too_large", (details or "the message is too large").splitlines()[0], status.name)
