@@ -21,9 +21,9 @@ SERVICE = pb.DESCRIPTOR.services_by_name["Inference"].full_name
 CAP_BYTES = 256 * 1024 * 1024
 CHANNEL_OPTIONS = (("grpc.max_receive_message_length", CAP_BYTES), ("grpc.max_send_message_length", CAP_BYTES))
 _HTTP_STATUS = re.compile(r"Received http2 header with status: (\d{3})")
+"""How gRPC's core tells of an answer that is HTTP's and not gRPC's."""
 _CUT = re.compile(r"RST_STREAM|Data frame with END_STREAM")
 """A stream's end that is not gRPC's, which has trailers."""
-"""How gRPC's core tells of an answer that is HTTP's and not gRPC's."""
 _WINDOWS = {"center": "linear", "width": "linear", "low": "percentile", "high": "percentile", "nonzero": "percentile"}
 
 
