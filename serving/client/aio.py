@@ -6,7 +6,7 @@ import asyncio
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any, Self, Unpack
 
 import grpc
@@ -126,14 +126,11 @@ class AsyncClient(AsyncMethods):
     ) -> None:
         super().__init__(retries)
         self._url = url
-        self._http = httpx.AsyncClient(
-            base_url=url, timeout=timeout_s, headers={"authorization": f"Bearer {token}"} if token else None
-        )
+        self._http = httpx.AsyncClient(base_url=url, timeout=timeout_s, headers=http_wire.authorization(token))
 
     async def models(self) -> tuple[Model, ...]:
         """What is served."""
-        body = http_wire.checked(await self._send(self._http.build_request("GET", "/v1/models")))
-        return tuple(http_wire.model(each) for each in body["models"])
+        return http_wire.models(await self._send(self._http.build_request("GET", "/v1/models")))
 
     async def ready(self) -> bool:
         """Whether the server takes work."""
@@ -149,29 +146,18 @@ class AsyncClient(AsyncMethods):
     async def _volume(self, call: VolumeCall, stream: Stream) -> VolumeSegmentation:
         if not stream.done:
             await self._events(call, stream)
-        data = await self._send(self._http.build_request("GET", stream.done["result"]))
-        if not data.is_success:
-            http_wire.checked(data)
-        return stream.result(data.content, http_wire.volume_model(stream.done), call.options.get("request_id") or "")
+        response = await self._send(self._http.build_request("GET", stream.done["result"]))
+        return http_wire.volume_result(call, stream, response)
 
     async def _events(self, call: VolumeCall, stream: Stream) -> None:
-        asked = http_wire.volume_request(self._http, call)
-        if stream.job:
-            asked = http_wire.volume_follow(self._http, stream.job, stream.seq)
-        try:
-            response = await self._http.send(asked, stream=True)
-            try:
+        asked = http_wire.volume_request(self._http, call, stream)
+        with http_wire.answered(self._url):
+            async with aclosing(await self._http.send(asked, stream=True)) as response:
                 if not response.is_success:
                     await response.aread()
                     http_wire.checked(response)
                 async for line in response.aiter_lines():
                     stream.feed(json.loads(line))
-            finally:
-                await response.aclose()
-        except httpx.TimeoutException as exc:
-            raise MedserveError("deadline_exceeded", "no answer in time", 0) from exc
-        except httpx.HTTPError as exc:
-            raise unreachable(self._url) from exc
         if not stream.done:
             raise unreachable(self._url)
 
@@ -182,12 +168,8 @@ class AsyncClient(AsyncMethods):
         return http_wire.result(call, await self._send(http_wire.request(self._http, call)))
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
-        try:
+        with http_wire.answered(self._url):
             return await self._http.send(request)
-        except httpx.TimeoutException as exc:
-            raise MedserveError("deadline_exceeded", "no answer in time", 0) from exc
-        except httpx.HTTPError as exc:
-            raise unreachable(self._url) from exc
 
 
 class AsyncGrpcClient(AsyncMethods):
@@ -207,12 +189,12 @@ class AsyncGrpcClient(AsyncMethods):
         given: Any = await self._rpc(
             f"/{grpc_wire.SERVICE}/ListModels", pb.ListModelsRequest(), pb.ListModelsResponse.FromString, {}
         )
-        return tuple(grpc_wire.served(each) for each in given.models)
+        return grpc_wire.models(given)
 
     async def ready(self) -> bool:
         """Whether the server takes work: the standard health check, whose answer 1 is SERVING."""
         try:
-            return bool(await self._rpc("/grpc.health.v1.Health/Check", b"", bytes, {}) == b"\x08\x01")
+            return bool(await self._rpc(grpc_wire.HEALTH, b"", bytes, {}) == grpc_wire.IS_SERVING)
         except MedserveError:
             return False
 
@@ -221,21 +203,18 @@ class AsyncGrpcClient(AsyncMethods):
         await self._channel.close(None)
 
     async def _volume(self, call: VolumeCall, stream: Stream) -> VolumeSegmentation:
-        path, asked = grpc_volumes.rpc(call, stream.job, stream.after)
+        path, asked = grpc_volumes.rpc(call, stream)
         method: Any = self._channel.unary_stream(path, grpc_wire.serialise, pb.VolumeEvent.FromString)
-        pieces, deadline_s = [], call.options.get("deadline_s")
-        given = method(asked, timeout=deadline_s, metadata=grpc_wire.metadata(call.options, self._token))
+        pieces: list[bytes] = []
+        metadata = grpc_wire.metadata(call.options, self._token)
+        given = method(asked, timeout=call.options.get("deadline_s"), metadata=metadata)
         try:
-            async for event in given:
-                if event.piece:
-                    pieces.append(event.piece)
-                else:
-                    stream.feed(grpc_volumes.event(event))
-        except grpc.RpcError as exc:
-            raise grpc_wire.error(exc, self._address) from exc
+            with grpc_wire.answered(self._address):
+                async for event in given:
+                    grpc_volumes.take(event, stream, pieces)
         finally:
             given.cancel()
-        return stream.result(b"".join(pieces), stream.done["model"], stream.done["request_id"])
+        return grpc_volumes.result(stream, pieces)
 
     async def _delete_volume(self, job: str, options: Options) -> None:
         request = pb.DeleteVolumeRequest(job=job)
@@ -248,12 +227,6 @@ class AsyncGrpcClient(AsyncMethods):
 
     async def _rpc(self, path: str, request: Any, read: Any, options: Options) -> Any:
         method: Any = self._channel.unary_unary(path, grpc_wire.serialise, read)
-        deadline_s = options.get("deadline_s")
-        try:
-            return await method(
-                request,
-                timeout=self._timeout_s if deadline_s is None else deadline_s,
-                metadata=grpc_wire.metadata(options, self._token),
-            )
-        except grpc.RpcError as exc:
-            raise grpc_wire.error(exc, self._address) from exc
+        deadline_s, metadata = options.get("deadline_s"), grpc_wire.metadata(options, self._token)
+        with grpc_wire.answered(self._address):
+            return await method(request, timeout=self._timeout_s if deadline_s is None else deadline_s, metadata=metadata)

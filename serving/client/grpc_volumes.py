@@ -8,7 +8,8 @@ from typing import Any
 from google.protobuf.message import Message
 
 from serving.client import grpc_wire
-from serving.client.volumes import VolumeCall
+from serving.client.results import VolumeSegmentation
+from serving.client.volumes import Stream, VolumeCall
 from serving.edge.proto import inference_pb2 as pb
 
 FORMATS: Mapping[str, Any] = {"nifti": pb.VOLUME_NIFTI, "nrrd": pb.VOLUME_NRRD, "packed": pb.VOLUME_PACKED}
@@ -33,10 +34,10 @@ def segment_volume(call: VolumeCall) -> pb.SegmentVolumeRequest:
     )
 
 
-def rpc(call: VolumeCall, job: str, after: int) -> tuple[str, Message]:
+def rpc(call: VolumeCall, stream: Stream) -> tuple[str, Message]:
     """(path, request): of a new job, or of one that is taken up again."""
-    if job:
-        return f"/{grpc_wire.SERVICE}/FollowVolume", pb.FollowVolumeRequest(job=job, after=after)
+    if stream.job:
+        return f"/{grpc_wire.SERVICE}/FollowVolume", pb.FollowVolumeRequest(job=stream.job, after=stream.after)
     return f"/{grpc_wire.SERVICE}/SegmentVolume", segment_volume(call)
 
 
@@ -55,8 +56,21 @@ def _object(said: Mapping[str, Any]) -> pb.VolumeObject:
     return made
 
 
-def event(given: pb.VolumeEvent) -> dict[str, Any]:
-    """An event in HTTP's plain form; `piece` for a piece of the result."""
+def take(given: pb.VolumeEvent, stream: Stream, pieces: list[bytes]) -> None:
+    """One message of a job's stream: an event, or a piece of its result. Raises what `Stream.feed` does."""
+    if given.piece:
+        pieces.append(given.piece)
+    else:
+        stream.feed(_event(given))
+
+
+def result(stream: Stream, pieces: list[bytes]) -> VolumeSegmentation:
+    """The answer of a job that is done."""
+    return stream.result(b"".join(pieces), stream.done["model"], stream.done["request_id"])
+
+
+def _event(given: pb.VolumeEvent) -> dict[str, Any]:
+    """An event in HTTP's plain form."""
     plain: dict[str, Any] = {"job": given.job, "seq": given.seq, "event": given.WhichOneof("kind")}
     match plain["event"]:
         case "progress":

@@ -1,10 +1,11 @@
-"""Call -> protobuf request, protobuf response -> result."""
+"""Call -> protobuf request, protobuf response -> result, gRPC's errors -> the client's; whether it blocks or is awaited."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +19,14 @@ from serving.client.results import Classification, Embeddings, Frame, ImageHandl
 from serving.edge.proto import inference_pb2 as pb
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Inference"].full_name
+HEALTH, IS_SERVING = "/grpc.health.v1.Health/Check", b"\x08\x01"
+"""The standard health check: its path, and its answer 1, SERVING."""
 CAP_BYTES = 256 * 1024 * 1024
 CHANNEL_OPTIONS = (("grpc.max_receive_message_length", CAP_BYTES), ("grpc.max_send_message_length", CAP_BYTES))
 _HTTP_STATUS = re.compile(r"Received http2 header with status: (\d{3})")
 """How gRPC's core tells of an answer that is HTTP's and not gRPC's."""
+_CUT = re.compile(r"RST_STREAM|Data frame with END_STREAM")
+"""A stream's end that is not gRPC's, which has trailers."""
 _WINDOWS = {"center": "linear", "width": "linear", "low": "percentile", "high": "percentile", "nonzero": "percentile"}
 
 
@@ -42,6 +47,15 @@ def rpc(call: Call[Any]) -> Rpc:
 def serialise(message: Message | bytes) -> bytes:
     """The bytes of a request."""
     return message if isinstance(message, bytes) else message.SerializeToString()
+
+
+@contextmanager
+def answered(address: str) -> Iterator[None]:
+    """Around an RPC and what is read of its stream: MedserveError where it failed."""
+    try:
+        yield
+    except grpc.RpcError as exc:
+        raise error(exc, address) from exc
 
 
 def metadata(options: Options, token: str | None) -> tuple[tuple[str, str], ...]:
@@ -73,12 +87,12 @@ def _foreign(status: grpc.StatusCode, details: str, address: str) -> MedserveErr
     """What a call met that medserve did not answer: nobody, a proxy with an HTTP status of its own, or gRPC's own limits.
 
     gRPC turns an HTTP status of 502, 503 and 504 into UNAVAILABLE, but 500, HAProxy's word for "no server", into UNKNOWN
-    (grpc/doc/http-grpc-status-mapping.md).
+    (grpc/doc/http-grpc-status-mapping.md). Where such a page comes whole at once, it says no more than how its stream ended.
     """
     if answered := _HTTP_STATUS.search(details):
         http = int(answered[1])
         return nobody_behind(http) if http >= 500 else unreadable(http)
-    if status is grpc.StatusCode.UNAVAILABLE or "RST_STREAM" in details:  # every call may be sent again: it changes nothing
+    if status is grpc.StatusCode.UNAVAILABLE or _CUT.search(details):  # every call may be sent again: it changes nothing
         return unreachable(address)
     if status is grpc.StatusCode.RESOURCE_EXHAUSTED:  # gRPC's own limit refuses before the message has come
         return MedserveError("too_large", (details or "the message is too large").splitlines()[0], status.name)
@@ -117,8 +131,12 @@ def read(response: Any) -> Any:
             return None
 
 
-def served(line: pb.ServedModel) -> Model:
-    """A line of ListModels."""
+def models(given: pb.ListModelsResponse) -> tuple[Model, ...]:
+    """What is served."""
+    return tuple(map(_served, given.models))
+
+
+def _served(line: pb.ServedModel) -> Model:
     base = model_of(line.model)
     return Model(
         base.name, base.family, base.pool, base.digest, base.engines, base.precision, base.demonstration,

@@ -1,22 +1,49 @@
-"""Call -> HTTP request, HTTP response -> result."""
+"""Call -> HTTP request, HTTP response -> result, httpx's exceptions -> the client's; whether it blocks or is awaited."""
 
 from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
 import numpy as np
 
 from serving.client.calls import Call, Options, R
-from serving.client.fault import MedserveError, nobody_behind, unreadable, waiting
-from serving.client.results import Classification, Embeddings, Frame, ImageHandle, Mask, Model, Segmentation
-from serving.client.volumes import VolumeCall
+from serving.client.fault import MedserveError, nobody_behind, unreachable, unreadable, waiting
+from serving.client.results import (
+    Classification,
+    Embeddings,
+    Frame,
+    ImageHandle,
+    Mask,
+    Model,
+    Segmentation,
+    VolumeSegmentation,
+)
+from serving.client.volumes import Stream, VolumeCall
 
 _DATA = {"png": "png", "packed": "packed"}
 _TIMEOUT_SLACK_S = 5.0
 """The server answers at the deadline; the socket waits this much longer."""
+
+
+@contextmanager
+def answered(url: str) -> Iterator[None]:
+    """Around a request and what is read of its response: MedserveError where no answer came, or not in time."""
+    try:
+        yield
+    except httpx.TimeoutException as exc:
+        raise MedserveError("deadline_exceeded", "no answer in time", 0) from exc
+    except httpx.HTTPError as exc:
+        raise unreachable(url) from exc
+
+
+def authorization(token: str | None) -> dict[str, str] | None:
+    """The headers of every request."""
+    return {"authorization": f"Bearer {token}"} if token else None
 
 
 def request(client: httpx.Client | httpx.AsyncClient, call: Call[Any]) -> httpx.Request:
@@ -90,11 +117,14 @@ def checked(response: httpx.Response) -> dict[str, Any]:
     )
 
 
-def volume_request(client: httpx.Client | httpx.AsyncClient, call: VolumeCall) -> httpx.Request:
-    """The request that brings a volume: multipart, one part a file. Each line is waited for alone.
+def volume_request(client: httpx.Client | httpx.AsyncClient, call: VolumeCall, stream: Stream) -> httpx.Request:
+    """The request that brings a volume (multipart, one part a file), or takes its job's events up again.
 
-    The first may come late, where the model looks for structures before it takes up a slice: within the deadline that is named.
+    Each line is waited for alone. The first may come late, where the model looks for structures before it takes up a slice:
+    within the deadline that is named.
     """
+    if stream.job:
+        return client.build_request("GET", f"/v1/volumes/{stream.job}", params={"after": stream.seq})
     body = dict(call.body)
     if call.options.get("model"):
         body["model"] = call.options["model"]
@@ -106,14 +136,16 @@ def volume_request(client: httpx.Client | httpx.AsyncClient, call: VolumeCall) -
     )
 
 
-def volume_follow(client: httpx.Client | httpx.AsyncClient, job: str, after: int) -> httpx.Request:
-    """The request that takes a job's events up again."""
-    return client.build_request("GET", f"/v1/volumes/{job}", params={"after": after})
+def volume_result(call: VolumeCall, stream: Stream, response: httpx.Response) -> VolumeSegmentation:
+    """The answer of a job that is done, from the response with its file. Raises MedserveError."""
+    if not response.is_success:
+        checked(response)
+    return stream.result(response.content, model(stream.done["model"]), call.options.get("request_id") or "")
 
 
-def volume_model(done: dict[str, Any]) -> Model:
-    """Who answered, of a job's last event."""
-    return model(done["model"])
+def models(response: httpx.Response) -> tuple[Model, ...]:
+    """What is served. Raises MedserveError."""
+    return tuple(model(each) for each in checked(response)["models"])
 
 
 def result(call: Call[R], response: httpx.Response) -> R:

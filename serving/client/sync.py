@@ -133,14 +133,11 @@ class Client(Methods):
     ) -> None:
         super().__init__(retries)
         self._url = url
-        self._http = httpx.Client(
-            base_url=url, timeout=timeout_s, headers={"authorization": f"Bearer {token}"} if token else None
-        )
+        self._http = httpx.Client(base_url=url, timeout=timeout_s, headers=http_wire.authorization(token))
 
     def models(self) -> tuple[Model, ...]:
         """What is served."""
-        body = http_wire.checked(self._send(self._http.build_request("GET", "/v1/models")))
-        return tuple(http_wire.model(each) for each in body["models"])
+        return http_wire.models(self._send(self._http.build_request("GET", "/v1/models")))
 
     def ready(self) -> bool:
         """Whether the server takes work."""
@@ -156,27 +153,17 @@ class Client(Methods):
     def _volume(self, call: VolumeCall, stream: Stream) -> VolumeSegmentation:
         if not stream.done:
             self._events(call, stream)
-        data = self._send(self._http.build_request("GET", stream.done["result"]))
-        if not data.is_success:
-            http_wire.checked(data)
-        return stream.result(data.content, http_wire.volume_model(stream.done), call.options.get("request_id") or "")
+        response = self._send(self._http.build_request("GET", stream.done["result"]))
+        return http_wire.volume_result(call, stream, response)
 
     def _events(self, call: VolumeCall, stream: Stream) -> None:
-        asked = http_wire.volume_request(self._http, call)
-        if stream.job:
-            asked = http_wire.volume_follow(self._http, stream.job, stream.seq)
-        try:
-            response = self._http.send(asked, stream=True)
-            with closing(response):
-                if not response.is_success:
-                    response.read()
-                    http_wire.checked(response)
-                for line in response.iter_lines():
-                    stream.feed(json.loads(line))
-        except httpx.TimeoutException as exc:
-            raise MedserveError("deadline_exceeded", "no answer in time", 0) from exc
-        except httpx.HTTPError as exc:
-            raise unreachable(self._url) from exc
+        asked = http_wire.volume_request(self._http, call, stream)
+        with http_wire.answered(self._url), closing(self._http.send(asked, stream=True)) as response:
+            if not response.is_success:
+                response.read()
+                http_wire.checked(response)
+            for line in response.iter_lines():
+                stream.feed(json.loads(line))
         if not stream.done:
             raise unreachable(self._url)
 
@@ -187,12 +174,8 @@ class Client(Methods):
         return http_wire.result(call, self._send(http_wire.request(self._http, call)))
 
     def _send(self, request: httpx.Request) -> httpx.Response:
-        try:
+        with http_wire.answered(self._url):
             return self._http.send(request)
-        except httpx.TimeoutException as exc:
-            raise MedserveError("deadline_exceeded", "no answer in time", 0) from exc
-        except httpx.HTTPError as exc:
-            raise unreachable(self._url) from exc
 
 
 class GrpcClient(Methods):
@@ -210,12 +193,12 @@ class GrpcClient(Methods):
     def models(self) -> tuple[Model, ...]:
         """What is served."""
         given: Any = self._rpc(f"/{grpc_wire.SERVICE}/ListModels", pb.ListModelsRequest(), pb.ListModelsResponse.FromString, {})
-        return tuple(grpc_wire.served(each) for each in given.models)
+        return grpc_wire.models(given)
 
     def ready(self) -> bool:
         """Whether the server takes work: the standard health check, whose answer 1 is SERVING."""
         try:
-            return bool(self._rpc("/grpc.health.v1.Health/Check", b"", bytes, {}) == b"\x08\x01")
+            return bool(self._rpc(grpc_wire.HEALTH, b"", bytes, {}) == grpc_wire.IS_SERVING)
         except MedserveError:
             return False
 
@@ -229,18 +212,14 @@ class GrpcClient(Methods):
         self._channel.close()
 
     def _volume(self, call: VolumeCall, stream: Stream) -> VolumeSegmentation:
-        path, asked = grpc_volumes.rpc(call, stream.job, stream.after)
+        path, asked = grpc_volumes.rpc(call, stream)
         method = self._channel.unary_stream(path, grpc_wire.serialise, pb.VolumeEvent.FromString)
-        pieces, deadline_s = [], call.options.get("deadline_s")
-        try:
-            for event in method(asked, timeout=deadline_s, metadata=grpc_wire.metadata(call.options, self._token)):
-                if event.piece:
-                    pieces.append(event.piece)
-                else:
-                    stream.feed(grpc_volumes.event(event))
-        except grpc.RpcError as exc:
-            raise grpc_wire.error(exc, self._address) from exc
-        return stream.result(b"".join(pieces), stream.done["model"], stream.done["request_id"])
+        pieces: list[bytes] = []
+        metadata = grpc_wire.metadata(call.options, self._token)
+        with grpc_wire.answered(self._address):
+            for event in method(asked, timeout=call.options.get("deadline_s"), metadata=metadata):
+                grpc_volumes.take(event, stream, pieces)
+        return grpc_volumes.result(stream, pieces)
 
     def _delete_volume(self, job: str, options: Options) -> None:
         request = pb.DeleteVolumeRequest(job=job)
@@ -253,12 +232,6 @@ class GrpcClient(Methods):
 
     def _rpc(self, path: str, request: Any, read: Any, options: Options) -> Any:
         method = self._channel.unary_unary(path, grpc_wire.serialise, read)
-        deadline_s = options.get("deadline_s")
-        try:
-            return method(
-                request,
-                timeout=self._timeout_s if deadline_s is None else deadline_s,
-                metadata=grpc_wire.metadata(options, self._token),
-            )
-        except grpc.RpcError as exc:
-            raise grpc_wire.error(exc, self._address) from exc
+        deadline_s, metadata = options.get("deadline_s"), grpc_wire.metadata(options, self._token)
+        with grpc_wire.answered(self._address):
+            return method(request, timeout=self._timeout_s if deadline_s is None else deadline_s, metadata=metadata)

@@ -56,8 +56,8 @@ class Load:
     """What a newcomer finds at the door, and what it brings.
 
     `ahead_s`: the wait for everything that goes before it. `begun_s`: for less urgent work that has begun and is not
-    interrupted. `service_s`: its own expected service, with the rest of its image's encode where one is under way.
-    `next_s`: until the next place is free. `inside`: requests, of its priority alone where it is bulk.
+    interrupted. `service_s`: its own expected service, with the rest of its image's encode where one is under way; that part
+    is `shared_s`. `next_s`: until the next place is free. `inside`: requests, of its priority alone where it is bulk.
     `tenant_ahead_s`, `tenant_inside`: its own tenant's part of these. `click`: it encodes nothing; `flood`: of its kind of
     work more is asked for than can be done, and has been for a while (`router.demand`).
     """
@@ -71,11 +71,17 @@ class Load:
     tenant_inside: int
     click: bool = False
     flood: bool = False
+    shared_s: float = 0.0
+
+    @property
+    def least_s(self) -> float:
+        """What it takes where nobody is before it and an encode of its image that is under way is done."""
+        return self.service_s - self.shared_s
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why not, and when it will be different. `reason`: one of `telemetry.metrics.SHED_REASONS`."""
+    """Why not now, and when it will be different. `reason`: one of `telemetry.metrics.SHED_REASONS`."""
 
     reason: str
     retry_after_s: float
@@ -84,6 +90,18 @@ class Refusal:
         """What the client is told."""
         kind = Kind.OVER_QUOTA if self.reason == "over_quota" else Kind.POOL_FULL
         return Fault(kind, _MESSAGES[self.reason].format(pool=pool), retry_after_s=self.retry_after_s)
+
+
+@dataclass(frozen=True)
+class TooShort:
+    """The work alone outlasts the deadline, however short the line is: a later try is no better. `least_s`: the work."""
+
+    least_s: float
+
+    def fault(self, pool: str) -> Fault:
+        """What the client is told."""
+        takes = f"the {pool} pool takes about {max(1, round(1000 * self.least_s))} ms for such a request"
+        return Fault(Kind.DEADLINE, f"{takes}, more than its deadline leaves: allow more time", param="deadline")
 
 
 _MESSAGES = {
@@ -109,16 +127,19 @@ def limits(pool: PoolSettings, tenants: int) -> Limits:
     )
 
 
-def decide(load: Load, priority: Priority, left_s: float, limits: Limits) -> Refusal | None:
+def decide(load: Load, priority: Priority, left_s: float, limits: Limits) -> Refusal | TooShort | None:
     """None where the newcomer may enter. `left_s`: what its deadline leaves.
 
     Whoever finds nothing ahead enters, whatever its service is expected to take: the estimate may be out of date, and only
-    an answer can correct it.
+    an answer can correct it. Where others wait, one that could not be in time even alone is told so first: no place and no
+    pause would help it.
     """
     bulk = priority is Priority.BULK
     places = limits.bulk_places if bulk else limits.places
     bound_s = _bound_s(load, bulk, limits)
     wait_s = load.ahead_s + load.begun_s
+    if wait_s and load.least_s > left_s:
+        return TooShort(load.least_s)
     if load.inside >= places:
         return Refusal("pool_full", load.next_s)
     if load.tenant_inside and load.tenant_inside >= limits.tenant_share * places:

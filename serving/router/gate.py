@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from serving.board import Row
 from serving.domain.request import Priority, Request
 from serving.router import neighbours
-from serving.router.admission import Limits, Load, Permit, Refusal, decide
+from serving.router.admission import Limits, Load, Permit, Refusal, TooShort, decide
 from serving.router.demand import Demand
 from serving.router.neighbours import URGENCY, Elsewhere
 from serving.router.work import Costs, Lane, Work, work_of
@@ -67,7 +67,7 @@ class Gate:
             flood=self._demand[work.lane].floods(now_s, elsewhere.demand(work.lane)),
         )
 
-    def enter(self, request: Request, now_s: float, image: str = "") -> tuple[Permit | Refusal, Load]:
+    def enter(self, request: Request, now_s: float, image: str = "") -> tuple[Permit | Refusal | TooShort, Load]:
         """A place for the request, to be given back with `leave`, or the refusal; and on what it was decided.
 
         The request names the model that was chosen for it. `image`: its affinity key. Where that model is encoding that image,
@@ -84,7 +84,8 @@ class Gate:
         if request.priority is Priority.INTERACTIVE:
             self._demand[work.lane].add(own_s / self._limits.parallel, now_s, elsewhere.demand(work.lane))
         if first is not None:
-            load = replace(load, service_s=own_s + self._left_s(first))
+            shared_s = self._left_s(first)
+            load = replace(load, service_s=own_s + shared_s, shared_s=shared_s)
         refusal = decide(load, request.priority, request.deadline.at_s - now_s, self._limits)
         if refusal is None:
             permit = Permit(self.pool, work, request.priority, request.tenant, own_s, now_s, image)

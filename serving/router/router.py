@@ -14,7 +14,7 @@ from serving.domain.request import Request, images_of
 from serving.domain.volume import VolumeAnswer, VolumeEvent
 from serving.errors import Fault, Kind
 from serving.router import affinity, dispatch, versions
-from serving.router.admission import Permit, Refusal
+from serving.router.admission import Permit, Refusal, TooShort
 from serving.router.brain import Readiness, ServedModel
 from serving.router.gate import Gate
 from serving.telemetry import tracing
@@ -50,7 +50,7 @@ class RouterObserver(Protocol):
         ...
 
     def observe_deadline(self, stage: str) -> None:
-        """One deadline that had passed when `stage` looked."""
+        """One deadline that had passed when `stage` looked, or was too short for the work."""
         ...
 
 
@@ -126,14 +126,21 @@ class Router:
             gate.leave(permit, time.monotonic(), spent)
 
     def _enter(self, gate: Gate, request: Request, image: str) -> Permit:
-        permit, load = gate.enter(request, time.monotonic(), image)
+        verdict, load = gate.enter(request, time.monotonic(), image)
         if self._observer is not None:
             self._observer.observe_wait(gate.pool, request.priority.value, load.ahead_s + load.begun_s)
-        if isinstance(permit, Refusal):
-            if self._observer is not None:
-                self._observer.observe_shed(gate.pool, permit.reason)
-            raise permit.fault(gate.pool)
-        return permit
+        if isinstance(verdict, Permit):
+            return verdict
+        self._note(gate.pool, verdict)
+        raise verdict.fault(gate.pool)
+
+    def _note(self, pool: str, refused: Refusal | TooShort) -> None:
+        if self._observer is None:
+            return
+        if isinstance(refused, Refusal):
+            self._observer.observe_shed(pool, refused.reason)
+        else:
+            self._observer.observe_deadline("router")
 
     def _check_deadline(self, request: Request) -> None:
         try:

@@ -183,7 +183,7 @@ class Metrics:
         _series(self.expected_wait, pool, priority).observe(seconds)
 
     def observe_deadline(self, stage: str) -> None:
-        """Count one deadline that had passed when `stage` (edge, router or pool) looked."""
+        """Count one deadline that had passed when `stage` (edge, router or pool) looked, or was too short for the work."""
         self.deadline_exceeded.labels(stage).inc()
 
     def observe_job(self, outcome: str | None) -> None:

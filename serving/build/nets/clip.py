@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from serving.build.nets.clip_layout import StateDict, count_blocks, differences, from_hugging_face, is_hugging_face
+from serving.build.nets.clip_layout import StateDict, from_hugging_face, is_hugging_face
+from serving.build.nets.fit import count_blocks, differences
 from serving.errors import SetupError
 
 __all__ = ["Clip", "ClipConfig", "ImageEncoder", "TextEncoder", "create", "from_hugging_face", "is_hugging_face", "load"]

@@ -33,24 +33,6 @@ _TRANSPOSED = {"visual_projection.weight": "visual.proj", "text_projection.weigh
 _QUERY = re.compile(r"^(?P<layer>.*)\.self_attn\.q_proj\.(?P<kind>weight|bias)$")
 
 
-def count_blocks(sd: StateDict, prefix: str) -> int:
-    """How many numbered blocks lie under `prefix`."""
-    return len({key[len(prefix) :].split(".")[0] for key in sd if key.startswith(prefix)})
-
-
-def differences(expected: StateDict, found: StateDict) -> list[str]:
-    """What keeps `found` from loading strictly, one phrase a tensor, in order of name."""
-    phrases = []
-    for key in sorted(expected.keys() | found.keys()):
-        if key not in found:
-            phrases.append(f"{key} is missing")
-        elif key not in expected:
-            phrases.append(f"{key} is unexpected")
-        elif expected[key].shape != found[key].shape:
-            phrases.append(f"{key} has shape {tuple(found[key].shape)}, not {tuple(expected[key].shape)}")
-    return phrases
-
-
 def is_hugging_face(sd: StateDict) -> bool:
     """Whether these are the keys of Hugging Face's CLIPModel."""
     return any(key.startswith(("vision_model.", "text_model.")) for key in sd)

@@ -8,13 +8,28 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from serving.build.nets.clip_layout import count_blocks, differences
 from serving.errors import SetupError
-
-__all__ = ["count_blocks", "fit", "scalar", "shape", "sized", "under"]
 
 Net = TypeVar("Net", bound=nn.Module)
 SHOWN = 3
+
+
+def count_blocks(state: Mapping[str, Tensor], prefix: str) -> int:
+    """How many numbered blocks lie under `prefix`."""
+    return len({key[len(prefix) :].split(".")[0] for key in state if key.startswith(prefix)})
+
+
+def differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    """What keeps `found` from loading strictly, one phrase a tensor, in order of name."""
+    phrases = []
+    for key in sorted(expected.keys() | found.keys()):
+        if key not in found:
+            phrases.append(f"{key} is missing")
+        elif key not in expected:
+            phrases.append(f"{key} is unexpected")
+        elif expected[key].shape != found[key].shape:
+            phrases.append(f"{key} has shape {tuple(found[key].shape)}, not {tuple(expected[key].shape)}")
+    return phrases
 
 
 def shape(state: Mapping[str, Tensor], key: str, layout: str) -> tuple[int, ...]:

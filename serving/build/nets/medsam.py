@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from serving.build.nets.clip_layout import differences
+from serving.build.nets.fit import differences
 from serving.build.nets.sam_layout import original
 from serving.build.nets.sam_parts import Sam
 from serving.build.nets.sam_vit import ImageEncoder, Sizes, sizes_of

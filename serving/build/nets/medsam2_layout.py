@@ -7,8 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from serving.build.nets.clip_layout import differences
-from serving.build.nets.fit import SHOWN
+from serving.build.nets.fit import SHOWN, differences
 from serving.build.nets.hiera import GLOBAL_BLOCKS, Sizes
 from serving.build.nets.medsam2 import MedSam2
 from serving.errors import SetupError

@@ -11,9 +11,11 @@ from running import Medserve
 from series import series_of
 from tube import COLUMNS, ROWS
 
+from serving.build.build import build
 from serving.build.nets import medsam, sam_parts
 from serving.client import Client, GrpcClient
 from serving.domain.image import EncodedImage, RawLayout
+from serving.errors import SetupError
 from serving.families.medsam.family import procedure
 from serving.families.medsam.volume import next_box
 from serving.imaging.decode import decode
@@ -55,6 +57,20 @@ def pytorch(model, manifest, tokens, earlier):
         return torch.cat(sam_parts.Decode(model)(features, sparse)[::2], dim=1)[0].numpy()
     dense = model.prompt_encoder.mask_downscaling(torch.from_numpy(earlier)[None, None])
     return model.mask_decoder(features + dense, sam_parts.Decode(model).positions, sparse)[0][0].numpy()
+
+
+def contents(repository):
+    return {path: path.stat().st_mtime_ns for path in repository.rglob("*") if path.is_file()}
+
+
+def test_a_damaged_checkpoint_is_refused_and_what_is_built_stays(small_medsam, tmp_path):
+    repository, _, checkpoint = small_medsam
+    damaged = tmp_path / "damaged.pth"
+    damaged.write_bytes(checkpoint.read_bytes()[:-5000])
+    before = contents(repository)
+    with pytest.raises(SetupError, match=r"damaged\.pth is damaged"):
+        build("medsam", tmp_path, repository, checkpoints=(damaged,), preprocessing="july-2023", say=lambda line: None)
+    assert contents(repository) == before
 
 
 @pytest.fixture(scope="module")

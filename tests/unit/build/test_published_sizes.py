@@ -5,7 +5,8 @@ import torch
 from transformers import BertConfig, BertModel, CLIPConfig, CLIPModel, SiglipConfig, SiglipModel, SwinConfig, SwinModel
 
 from serving.build.nets import bert, biomedclip, clip, medclip, resnet, siglip, swin
-from serving.build.nets.clip_layout import differences, from_hugging_face
+from serving.build.nets.clip_layout import from_hugging_face
+from serving.build.nets.fit import differences
 
 META = torch.device("meta")
 

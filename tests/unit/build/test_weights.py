@@ -1,4 +1,6 @@
+import io
 import pickle
+import struct
 import zipfile
 from dataclasses import replace
 
@@ -95,16 +97,87 @@ def test_a_checkpoint_that_holds_code_is_not_run(tmp_path):
         weights.read(tmp_path / "pickle.pth")
 
 
-def test_a_damaged_or_missing_checkpoint_is_said(tmp_path):
-    torch.save({"a": torch.zeros(100)}, tmp_path / "w.pth")
-    (tmp_path / "cut.pth").write_bytes((tmp_path / "w.pth").read_bytes()[:500])
-    with pytest.raises(SetupError, match=r"cut\.pth is damaged"):
-        weights.read(tmp_path / "cut.pth")
-    (tmp_path / "words.pth").write_bytes(b"hello, world")
-    with pytest.raises(SetupError, match=r"words\.pth is damaged"):
-        weights.read(tmp_path / "words.pth")
-    with pytest.raises(SetupError, match=r"nobody\.pth"):
+def saved(legacy=False):
+    """A good checkpoint: torch's archive, or its format before 1.6."""
+    file = io.BytesIO()
+    torch.save({"a": torch.zeros(100)}, file, _use_new_zipfile_serialization=not legacy)
+    return file.getvalue()
+
+
+def zipped(**members):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+def members(archive):
+    with zipfile.ZipFile(io.BytesIO(archive)) as opened:
+        return {name: opened.read(name) for name in opened.namelist()}
+
+
+def safetensors(header, data=b""):
+    return struct.pack("<Q", len(header)) + header + data
+
+
+FOREIGN = {
+    "an archive that is cut": ("w.pth", saved()[:500]),
+    "an archive without its end": ("w.pth", saved()[:-30]),
+    "an archive whose pickle is cut": ("w.pth", zipped(**{**members(saved()), "archive/data.pkl": b"\x80\x02}q\x00"})),
+    "a zip that is no checkpoint": ("w.pth", zipped(notes="hello")),
+    "the old format, cut in its data": ("w.pth", saved(legacy=True)[:-100]),
+    "the old format, cut in its pickle": ("w.pth", saved(legacy=True)[:60]),
+    "noise": ("w.pth", bytes(range(255, 0, -1)) * 9),
+    "noise that begins as a pickle": ("w.pth", b"\x80\x02" + bytes(range(255, 0, -1)) * 9),
+    "a text": ("w.pth", b"hello, world"),
+    "an empty file": ("w.pth", b""),
+    "code in the old format": ("w.pth", pickle.dumps(0x1950A86A20F9469CFC6C) + pickle.dumps(1001) + pickle.dumps(Runs())),
+    "safetensors that is empty": ("w.safetensors", b""),
+    "safetensors without a header": ("w.safetensors", safetensors(b"")),
+    "safetensors whose header is no JSON": ("w.safetensors", safetensors(b"{hello}!")),
+    "safetensors whose header is longer than the file": ("w.safetensors", struct.pack("<Q", 1 << 40) + b"{}"),
+    "safetensors without its data": (
+        "w.safetensors", safetensors(b'{"a":{"dtype":"F32","shape":[9],"data_offsets":[0,36]}}'),
+    ),
+    "safetensors that is torch's": ("w.safetensors", saved()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_a_foreign_or_damaged_checkpoint_is_said_in_one_line(kind, tmp_path):
+    name, content = FOREIGN[kind]
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(SetupError) as caught:
+        weights.read(path)
+    assert str(caught.value) == f"checkpoint {name} is damaged, or holds more than tensors: it was not loaded"
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_a_folder_is_no_checkpoint(name, tmp_path):
+    (tmp_path / name).mkdir()
+    with pytest.raises(SetupError, match=rf"checkpoint .*{name}: Is a directory"):
+        weights.own(tmp_path / name, ENTRIES["clip"])
+    with pytest.raises(SetupError, match=f"{name} is damaged"):
+        weights.read(tmp_path / name)
+
+
+def test_a_missing_checkpoint_is_said(tmp_path):
+    with pytest.raises(SetupError, match=r"nobody\.pth: No such file"):
         weights.own(tmp_path / "nobody.pth", ENTRIES["clip"])
+
+
+def test_what_is_sound_but_no_state_dict_is_said(tmp_path):
+    torch.save([torch.zeros(1)], tmp_path / "list.pth")
+    with pytest.raises(SetupError, match=r"list\.pth is not a state dict"):
+        weights.read(tmp_path / "list.pth")
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_both_of_torchs_formats_are_read(legacy, tmp_path):
+    (tmp_path / "w.pth").write_bytes(saved(legacy))
+    assert torch.equal(weights.read(tmp_path / "w.pth")["a"], torch.zeros(100))
 
 
 def test_only_tensors_are_kept_of_what_a_training_script_wrote(tmp_path):

@@ -1,13 +1,14 @@
 """The four clients against both fronts on real sockets: the same questions, the same answers."""
 
-import inspect
 from contextlib import asynccontextmanager
 
+import grpc
 import httpx
 import numpy as np
 import pytest
+from awaited import CLIENTS, Awaited
 
-from serving.client import AsyncClient, AsyncGrpcClient, Client, GrpcClient, MedserveError, http_wire
+from serving.client import GrpcClient, MedserveError, grpc_wire, http_wire
 from serving.domain.image import PercentileWindow, RawLayout
 from serving.domain.request import Priority
 from serving.errors import Fault, Kind
@@ -15,23 +16,6 @@ from tests.unit.client.answering import CLOSED, RESET, answering
 from tests.unit.edge.fakes import truth
 
 BOX = (3, 5, 40, 30)
-CLIENTS = {"http": Client, "grpc": GrpcClient, "http async": AsyncClient, "grpc async": AsyncGrpcClient}
-
-
-class Awaited:
-    """A client whose methods are awaited, whether they block or not."""
-
-    def __init__(self, client):
-        self.client = client
-
-    def __getattr__(self, name):
-        method = getattr(self.client, name)
-
-        async def call(*args, **said):
-            result = method(*args, **said)
-            return await result if inspect.isawaitable(result) else result
-
-        return call
 
 
 @asynccontextmanager
@@ -225,6 +209,16 @@ async def test_grpc_meets_what_is_not_grpc(kind, given, code, status):
             assert len(str(error).splitlines()) == 1
             assert "http2" not in str(error)
         await Awaited(client).close()
+
+
+@pytest.mark.parametrize(
+    "details", ["Stream removed (Data frame with END_STREAM flag received)", "Received RST_STREAM with error code 2"]
+)
+def test_a_stream_whose_end_is_not_grpc_s_is_worth_another_try(details):
+    """What gRPC makes of HAProxy's page depends on how much of it is there at once."""
+    ended = grpc.aio.AioRpcError(grpc.StatusCode.UNKNOWN, grpc.aio.Metadata(), grpc.aio.Metadata(), details)
+    error = grpc_wire.error(ended, "here:9000")
+    assert (error.code, error.message) == ("unreachable", "no answer from here:9000: is the server up?")
 
 
 def test_a_session_meets_what_is_not_grpc():

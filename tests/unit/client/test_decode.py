@@ -10,6 +10,7 @@ from pycocotools import mask as coco
 from serving.client import decode
 
 MASKS = arrays(bool, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=40), elements=st.booleans())
+RANDOM = np.random.default_rng(0).random((90, 70)) > 0.4
 
 
 @settings(max_examples=100, deadline=None)
@@ -17,6 +18,11 @@ MASKS = arrays(bool, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=4
 def test_rle_is_coco_s(mask):
     counts = coco.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"]
     np.testing.assert_array_equal(decode.rle(counts, *mask.shape), mask)
+
+
+@pytest.mark.parametrize("mask", [np.eye(7, 5) > 0, np.zeros((4, 3), bool), np.ones((4, 3), bool), RANDOM])
+def test_a_mask_that_is_sent_comes_back(mask):
+    assert np.array_equal(decode.rle(decode.rle_of(mask), *mask.shape), mask)
 
 
 def test_long_runs():

@@ -4,7 +4,7 @@ import pytest
 
 from serving.domain.request import Priority
 from serving.errors import Kind
-from serving.router.admission import Limits, Load, Refusal, decide, limits
+from serving.router.admission import Limits, Load, Refusal, TooShort, decide, limits
 from serving.settings import PoolSettings
 from serving.telemetry.metrics import SHED_REASONS
 
@@ -24,7 +24,8 @@ INTERACTIVE, BULK = Priority.INTERACTIVE, Priority.BULK
         ({"ahead_s": 0.04}, INTERACTIVE, 0.045, "deadline", 0.005),
         ({"begun_s": 0.3}, INTERACTIVE, 1, None, 0),
         ({"begun_s": 0.3}, INTERACTIVE, 0.2, "deadline", 0.11),
-        ({"ahead_s": 0.02, "service_s": 1.0}, INTERACTIVE, 0.5, "deadline", 0.02),
+        ({"ahead_s": 0.02, "service_s": 0.5}, INTERACTIVE, 0.5, "deadline", 0.02),
+        ({"ahead_s": 0.02, "service_s": 1.0, "shared_s": 0.6}, INTERACTIVE, 0.5, "deadline", 0.02),
         ({"service_s": 5.0}, INTERACTIVE, 0.1, None, 0),
         ({"inside": 99}, INTERACTIVE, 1, None, 0),
         ({"inside": 100}, INTERACTIVE, 1, "pool_full", 0.003),
@@ -35,6 +36,35 @@ def test_who_may_enter_and_when_to_come_back(load, priority, left_s, reason, ret
     found = decide(replace(LOAD, **load), priority, left_s, LIMITS)
     assert (found.reason if found else None) == reason
     assert found is None or found.retry_after_s == pytest.approx(retry_after_s)
+
+
+@pytest.mark.parametrize(
+    ("load", "priority"),
+    [
+        ({"ahead_s": 0.02}, INTERACTIVE),
+        ({"begun_s": 0.02}, INTERACTIVE),
+        ({"ahead_s": 9.0}, INTERACTIVE),
+        ({"ahead_s": 0.02}, BULK),
+        ({"ahead_s": 0.02, "inside": 100}, INTERACTIVE),
+        ({"ahead_s": 0.02, "inside": 100, "tenant_inside": 100}, INTERACTIVE),
+        ({"ahead_s": 0.02, "shared_s": 0.4}, INTERACTIVE),
+    ],
+)
+def test_a_deadline_that_is_too_short_for_the_work_alone_is_no_matter_of_the_line(load, priority):
+    """Whatever else would refuse it: no place and no pause would help."""
+    late = replace(LOAD, service_s=1.0, **load)
+    found = decide(late, priority, 0.5, LIMITS)
+    assert found == TooShort(late.least_s)
+    assert isinstance(decide(late, priority, late.least_s, LIMITS), Refusal), "with just enough time it is to come back"
+
+
+@pytest.mark.parametrize(("least_s", "said"), [(0.3404, "340 ms"), (0.0001, "1 ms")])
+def test_who_has_too_little_time_is_told_how_much_it_takes(least_s, said):
+    fault = TooShort(least_s).fault("adaptive")
+    assert (fault.kind, fault.param, fault.retry_after_s) == (Kind.DEADLINE, "deadline", None)
+    assert fault.message == (
+        f"the adaptive pool takes about {said} for such a request, more than its deadline leaves: allow more time"
+    )
 
 
 @pytest.mark.parametrize(

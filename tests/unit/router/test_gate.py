@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from serving.domain.request import Deadline, Priority, Request
-from serving.router.admission import Limits, Permit, Refusal
+from serving.router.admission import Limits, Permit, Refusal, TooShort
 from serving.router.gate import UNKNOWN_S, Gate
 from tests.unit.router.simulation import IMAGE, PROMPT
 
@@ -122,6 +122,29 @@ def test_who_asks_for_an_image_that_is_being_encoded_brings_only_a_mask():
     assert load.service_s == pytest.approx(IMAGE_S + PROMPT_S, rel=0.3)
     others = [gate.enter(request(IMAGE), 0.0, f"image {n}")[0] for n in range(3)]
     assert isinstance(others[-1], Refusal)
+
+
+def in_time(gate, seconds, image="", task=IMAGE):
+    return gate.enter(Request(task, Deadline(seconds), "r", tenant="t"), 0.0, image)[0]
+
+
+def test_whose_deadline_an_empty_line_would_meet_comes_back_and_whose_not_does_not():
+    gate = taught(replace(LIMITS, max_wait_s=60))
+    enter(gate, IMAGE)
+    enter(gate, IMAGE)
+    assert in_time(gate, 1.1 * IMAGE_S).reason == "deadline"
+    assert in_time(gate, 0.9 * IMAGE_S) == TooShort(pytest.approx(IMAGE_S))
+
+
+def test_an_image_that_another_encodes_is_known_to_who_comes_back():
+    gate = taught(replace(LIMITS, max_wait_s=60))
+    gate.enter(request(IMAGE), 0.0, "one image")
+    assert in_time(gate, 2 * PROMPT_S, "one image").reason == "deadline"
+    assert isinstance(in_time(gate, 2 * PROMPT_S, "another"), TooShort)
+
+
+def test_with_nothing_ahead_any_deadline_may_try():
+    assert isinstance(in_time(taught(), 0.5 * IMAGE_S), Permit)
 
 
 def test_a_slow_model_is_refused_by_its_own_cost_and_a_quick_one_is_not():

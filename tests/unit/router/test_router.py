@@ -133,6 +133,27 @@ async def test_what_an_answer_took_is_what_the_next_is_expected_to_take():
     await asyncio.gather(*inside)
 
 
+async def test_a_deadline_shorter_than_the_work_is_a_missed_one_and_no_refusal():
+    client, observer = Client(), Observer()
+    brain = router(client, places=9, observer=observer)
+
+    async def slowly() -> None:
+        await asyncio.sleep(0.1)
+        client.go.set()
+
+    client.go.clear()
+    await asyncio.gather(brain.answer(request()), slowly())
+    client.go.clear()
+    inside = asyncio.create_task(brain.answer(request(60)))
+    await asyncio.sleep(0)
+    with pytest.raises(Fault) as caught:
+        await brain.answer(request(0.05))
+    assert (caught.value.kind, caught.value.retry_after_s) == (Kind.DEADLINE, None)
+    assert (observer.deadlines, observer.sheds, len(client.seen)) == (["router"], [], 2)
+    client.go.set()
+    await inside
+
+
 async def test_a_pool_that_refuses_is_counted_too():
     class Full(Client):
         async def answer(self, request: Request, affinity: str, permit: Permit) -> Answer:
