@@ -59,6 +59,8 @@ def event(given: pb.VolumeEvent) -> dict[str, Any]:
     """An event in HTTP's plain form; `piece` for a piece of the result."""
     plain: dict[str, Any] = {"job": given.job, "seq": given.seq, "event": given.WhichOneof("kind")}
     match plain["event"]:
+        case "locating":
+            plain |= {"done": given.locating.done, "total": given.locating.total}
         case "progress":
             told = given.progress
             plain |= {"done": told.done, "total": told.total, "slice": told.slice}
