@@ -14,7 +14,7 @@ from serving.engines.engine import EngineSpec
 from serving.errors import Fault, Kind, SetupError
 from serving.families.family import Family, Tools, VolumeFamily
 from serving.families.medlsam import engines, supports
-from serving.families.medlsam.locate import Locator, objects
+from serving.families.medlsam.locate import Locator, objects, steps
 from serving.families.medlsam.offsets import PATCH, RANGE_MM
 from serving.families.medlsam.orientation import Orientation, orientation
 from serving.families.medlsam.supports import Structure, SupportSet
@@ -62,6 +62,7 @@ class MedLsam:
         async def locating(done: int, total: int) -> None:
             await tell(VolumeLocating(done, total))
 
+        await locating(0, steps(structures))
         at_3mm, placed = await self._tools.run(partial(_prepared, volume, stages))
         locator = Locator(self._position, self._refine, self._tools.run, request, stages, locating)
         asked = objects(await locator.find(at_3mm, placed, structures), volume.frame, task.axis)

@@ -44,13 +44,11 @@ class Locator:
 
     async def find(self, volume: Floats, orientation: Orientation, structures: Sequence[Structure]) -> list[Boxes]:
         """A prepared volume -> of each structure (m, 2, 3): a box a part, in voxels of the stored array, both ends included."""
-        points = sum(len(each.positions) for each in structures)
         done = itertools.count(1)
 
         async def step() -> None:
-            await self.told(next(done), 1 + points)
+            await self.told(next(done), steps(structures))
 
-        await self.told(0, 1 + points)
         centres = await self.run(partial(offsets.centres, volume))
         patches = np.stack([offsets.patch(volume, each) for each in centres])[:, None]
         position = (await self._call(self.position, {"patch": patches}))["position"].mean(0)
@@ -84,6 +82,11 @@ class Locator:
         await asyncio.sleep(0)
         request = self.request
         return await engine.infer(given, request.deadline, priority=request.priority, timing=self.stages.timing("encode"))
+
+
+def steps(structures: Sequence[Structure]) -> int:
+    """Calls to engines that `find` makes: for the volume's position, and for each point."""
+    return 1 + sum(len(each.positions) for each in structures)
 
 
 def objects(found: Sequence[Boxes], frame: VolumeFrame, axis: int) -> tuple[VolumeObject, ...]:
