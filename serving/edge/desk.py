@@ -115,16 +115,17 @@ class Desk:
             if not clock.expired():
                 raise
             self._observer.observe_deadline("edge")
-            raise self._late(Fault(Kind.DEADLINE, "the deadline passed before the answer was ready")) from exc
+            raise self.late(Fault(Kind.DEADLINE, "the deadline passed before the answer was ready")) from exc
         except Fault as fault:
             if fault.kind is not Kind.DEADLINE:
                 raise
-            raise self._late(fault) from fault
+            raise self.late(fault) from fault
         exchange.pool, exchange.model = given.model.pool, given.model.name
         exchange.stages, exchange.features = dict(given.stages), given.features
         return given
 
-    def _late(self, fault: Fault) -> Fault:
+    def late(self, fault: Fault) -> Fault:
+        """See `limits.late`."""
         return limits.late(fault, self.settings.limits.default_deadline_s, self.settings.limits.max_deadline_s)
 
     def serialised(self, exchange: Exchange, seconds: float) -> None:

@@ -53,7 +53,7 @@ class MedLsam:
         segmenter = self._segmenter()
         structures = _chosen(await self._tools.run(partial(self._set, task.objects.supports)), task.objects.names)
         volume = volume or await self._tools.run(partial(read, task, self._tools, stages))
-        orientation(volume.affine, volume.frame.size)
+        orientation(volume.affine, volume.frame.size)  # refuses a volume without geometry while it can be a status
         info = _with(self._info, segmenter.manifest.info())
         # Before it is located: that may take minutes on a CPU, which the next events count.
         most = len(structures) * volume.frame.slices(task.axis)
