@@ -139,7 +139,7 @@ async def open_together(settings: Settings, handles: dict[str, DeploymentHandle[
     board = _board(settings)
     pools = [open_pool(settings, name, metrics, board) for name in pool_names(settings)]
     for pool in pools:
-        await pool.warm_up(settings.triton.start_timeout_s)
+        await pool.warm_up(settings.triton.start_timeout_s, settings.triton.call_timeout_s)
     return _fronts(settings, {pool.name: LocalPoolClient(pool) for pool in pools}, metrics, board)
 
 

@@ -155,20 +155,27 @@ def segment_volume(
 
 @contextmanager
 def _progress_line() -> Iterator[OnProgress]:
-    """One line on standard error that counts the slices; nothing where that is no terminal but for the last."""
-    last = ""
+    """A line a stage on standard error that counts its steps or slices; where that is no terminal, each stage's last."""
+    last = stage = ""
+
+    def end() -> None:
+        if last:
+            print("" if sys.stderr.isatty() else last, file=sys.stderr, flush=True)
 
     def told(progress: Progress) -> None:
-        nonlocal last
-        last = f"medserve: slice {progress.slice}, {progress.done} of {progress.total}"
+        nonlocal last, stage
+        if progress.stage != stage:
+            end()
+        stage = progress.stage
+        what = "looking for the structures, step" if stage == "locate" else f"slice {progress.slice},"
+        last = f"medserve: {what} {progress.done} of {progress.total}"
         if sys.stderr.isatty():
             print(f"\r{last}  ", end="", file=sys.stderr, flush=True)
 
     try:
         yield told
     finally:
-        if last:
-            print("" if sys.stderr.isatty() else last, file=sys.stderr)
+        end()
 
 
 def _window(text: str | None) -> dict[str, float] | None:

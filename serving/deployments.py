@@ -77,7 +77,8 @@ def _pool(settings: Settings, name: str) -> serve.Application:
         graceful_shutdown_timeout_s=_patience_s(settings),
         logging_config=QUIET,
     )
-    return _versioned(pool, settings).bind(partial(open_replica, settings, name), settings.triton.start_timeout_s)
+    mine_s = settings.triton.start_timeout_s, settings.triton.call_timeout_s
+    return _versioned(pool, settings).bind(partial(open_replica, settings, name), *mine_s)
 
 
 def _behind(settings: Settings) -> dict[str, Any]:

@@ -195,13 +195,13 @@ class TritonSettings(Section):
     """host:port of its gRPC endpoint. Empty: start the embedded one."""
     key: SecretStr = SecretStr("")
     """What Triton asks for before it maps shared memory, where it was started with `--grpc-restricted-protocol`."""
-    call_timeout_s: float = Field(default=120.0, gt=0)
-    """No call to Triton waits longer than this, whatever the request's deadline.
+    call_timeout_s: float = Field(default=300.0, gt=0)
+    """No call to Triton waits longer than this, whatever the request's deadline; nor an answer of the warm-up.
 
-    SAM's ViT takes seconds an image on a CPU, and several times that on a busy one.
+    SAM's ViT-H takes more than a minute an image on two cores, and several times that on busy ones.
     """
     start_timeout_s: float = Field(default=120.0, gt=0)
-    """How long the embedded server may take to become ready."""
+    """How long the embedded server may take to become ready, and how long the warm-up waits for another."""
     threads: int = Field(default=0, ge=0)
     """Threads of one engine on the CPU; 0 means as many as there are cores."""
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from serving.build import config, export, precision, weights
-from serving.build.export import Part
 from serving.build.gate import Arrays
 from serving.build.parts import Parts
 from serving.build.precision import Choice
@@ -53,7 +52,7 @@ def deploy(
         parity = {}
         for part, spec in specs.items():
             say(f"building {spec.name}")
-            parity[part] = _export(parts.parts[part], folders[part], parts.samples[part])
+            parity[part] = _export(parts, part, folders[part])
         choices: Mapping[str, Choice] = {}
         if gate is not None:
             say("the precision gate: real images, each engine against float32")
@@ -70,12 +69,13 @@ def deploy(
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _export(part: Part, folder: Path, samples: list[Arrays]) -> dict[str, float]:
+def _export(parts: Parts, name: str, folder: Path) -> dict[str, float]:
+    part = parts.parts[name]
     folder.mkdir(parents=True)
     export.to_onnx(part, folder / "model.onnx")
     if part.backend == "openvino":
         export.to_openvino(folder / "model.onnx", folder / "model.xml")
-    return export.compare(part, folder, samples)
+    return export.compare(part, folder, parts.samples[name], parts.answers.get(name))
 
 
 def _record(name: str, version: str, folder: Path, parity: dict[str, float], choice: Choice | None) -> EngineRecord:

@@ -77,7 +77,7 @@ def parity(target: Target, home: Path, checkpoint: Path | None, say: Say) -> Ite
         exact = made.parts[part] if record.precision == "f32" else replace(made.parts[part], backend="onnxruntime")
         what = f"parity recomputed {record.name}/{record.version}"
         try:
-            numbers = _relative(export.compare(exact, folder, made.samples[part]))
+            numbers = _relative(export.compare(exact, folder, made.samples[part], made.answers.get(part)))
             yield Check("ok", what, f"{max(numbers.values()):.1e} of scale")
         except (SetupError, RuntimeError) as exc:
             yield Check("fail", what, str(exc).splitlines()[0][:200])

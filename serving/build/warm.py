@@ -25,8 +25,6 @@ from serving.manifest import EngineRecord
 from serving.settings import Settings
 
 Arrays = dict[str, npt.NDArray[Any]]
-WARM_S = 120.0
-"""A first call may compile."""
 SPARE_BYTES = 1 << 16
 """Room for the tensors of a slot to begin on cache lines."""
 
@@ -52,7 +50,8 @@ def warm(target: Target, settings: Settings) -> Iterator[Check]:
                 for _, spec, record, folder in sorted(
                     target.engines(), key=lambda engine: (engine[2].version, not engine[1].writes)
                 ):
-                    yield asyncio.run(_ask(triton.grpc_address, held, spec, record, folder, features))
+                    server = TritonServer(triton.grpc_address, settings.triton.call_timeout_s, held.nbytes)
+                    yield asyncio.run(_ask(server, held, spec, record, folder, features))
         except SetupError as exc:
             yield Check("fail", "Triton", str(exc))
         finally:
@@ -60,7 +59,7 @@ def warm(target: Target, settings: Settings) -> Iterator[Check]:
 
 
 async def _ask(
-    address: str, held: arena.Arena, spec: EngineSpec, record: EngineRecord, folder: Path, features: Arrays
+    server: TritonServer, held: arena.Arena, spec: EngineSpec, record: EngineRecord, folder: Path, features: Arrays
 ) -> Check:
     """`features`: of the model's image encoder, which is asked first and adds them."""
     what = f"warm request {record.name}/{record.version}"
@@ -71,11 +70,12 @@ async def _ask(
     if slot is not None and spec.reads:
         _fill(slot, spec.reads, given)
         held.commit(slot, f"verify.{record.name[:40]}.{record.version}", b"")
-    server = TritonServer(address, WARM_S, held.nbytes)
     try:
         own = {tensor.name: given[tensor.name] for tensor in spec.inputs}
         names = tuple(tensor.name for tensor in spec.outputs if tensor.name in wanted)
-        got = dict(await server.engine(spec, record).infer(own, Deadline.after(WARM_S), outputs=names, slot=slot))
+        got = dict(
+            await server.engine(spec, record).infer(own, Deadline.after(server.call_timeout_s), outputs=names, slot=slot)
+        )
         if slot is not None:
             features |= _features(slot, spec.writes)
             got |= {tensor.name: features[tensor.name] for tensor in spec.writes}

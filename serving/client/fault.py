@@ -50,6 +50,11 @@ def unreachable(address: str) -> MedserveError:
     return MedserveError("unreachable", f"no answer from {address}: is the server up?", 0)
 
 
+def late(status: int | str) -> MedserveError:
+    """The client's own clock ran out."""
+    return MedserveError("deadline_exceeded", "no answer in time: allow more with deadline_s (--deadline of a command)", status)
+
+
 def nobody_behind(status: int | str) -> MedserveError:
     """A proxy answered in the server's place: no replica takes the call, or the one that had it is gone."""
     return MedserveError("unreachable", "nobody behind the server's proxy answers now: try again", status)

@@ -73,6 +73,8 @@ def _event(given: pb.VolumeEvent) -> dict[str, Any]:
     """An event in HTTP's plain form."""
     plain: dict[str, Any] = {"job": given.job, "seq": given.seq, "event": given.WhichOneof("kind")}
     match plain["event"]:
+        case "locating":
+            plain |= {"done": given.locating.done, "total": given.locating.total}
         case "progress":
             told = given.progress
             plain |= {"done": told.done, "total": told.total, "slice": told.slice}

@@ -14,7 +14,7 @@ import numpy as np
 from google.protobuf.message import Message
 
 from serving.client.calls import Call, Options, R, Upload
-from serving.client.fault import MedserveError, nobody_behind, unreachable, unreadable, waiting
+from serving.client.fault import MedserveError, late, nobody_behind, unreachable, unreadable, waiting
 from serving.client.results import Classification, Embeddings, Frame, ImageHandle, Mask, Model, Segmentation
 from serving.edge.proto import inference_pb2 as pb
 
@@ -96,8 +96,9 @@ def _foreign(status: grpc.StatusCode, details: str, address: str) -> MedserveErr
         return unreachable(address)
     if status is grpc.StatusCode.RESOURCE_EXHAUSTED:  # gRPC's own limit refuses before the message has come
         return MedserveError("too_large", (details or "the message is too large").splitlines()[0], status.name)
-    code = "deadline_exceeded" if status is grpc.StatusCode.DEADLINE_EXCEEDED else status.name.lower()
-    return MedserveError(code, (details or status.name).splitlines()[0], status.name)
+    if status is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return late(status.name)
+    return MedserveError(status.name.lower(), (details or status.name).splitlines()[0], status.name)
 
 
 def result(call: Call[R], response: Any) -> R:

@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 
 from serving.client.calls import Call, Options, R
-from serving.client.fault import MedserveError, nobody_behind, unreachable, unreadable, waiting
+from serving.client.fault import MedserveError, late, nobody_behind, unreachable, unreadable, waiting
 from serving.client.results import (
     Classification,
     Embeddings,
@@ -36,7 +36,7 @@ def answered(url: str) -> Iterator[None]:
     try:
         yield
     except httpx.TimeoutException as exc:
-        raise MedserveError("deadline_exceeded", "no answer in time", 0) from exc
+        raise late(0) from exc
     except httpx.HTTPError as exc:
         raise unreachable(url) from exc
 

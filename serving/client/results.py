@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -125,12 +126,16 @@ class FoundObject:
 
 @dataclass(frozen=True)
 class Progress:
-    """One slice is done: `done` of `total` visits; `slice`: its number."""
+    """How far a job is. `stage` "segment": a slice is done, `done` of `total` visits, `slice` its number.
+
+    `stage` "locate", before that: a model that is given names looks for the structures, `done` of `total` steps, no `slice`.
+    """
 
     job: str
     done: int
     total: int
-    slice: int
+    slice: int | None = None
+    stage: Literal["locate", "segment"] = "segment"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import httpx
 
 from serving.client import calls, grpc_volumes, grpc_wire, http_wire, volumes
 from serving.client.calls import Call, ClassifyOptions, ImageInput, Options, R, SegmentOptions, ViewOptions
-from serving.client.fault import MedserveError, unreachable
+from serving.client.fault import MedserveError, late, unreachable
 from serving.client.results import Classification, Embeddings, ImageHandle, Model, Segmentation, VolumeSegmentation
 from serving.client.session import Session
 from serving.client.volumes import OnProgress, Stream, VolumeCall, VolumeInput, VolumeOptions
@@ -58,7 +58,7 @@ class Methods(ABC):
     def segment_volume(
         self, volume: VolumeInput, *, progress: OnProgress | None = None, **said: Unpack[VolumeOptions]
     ) -> VolumeSegmentation:
-        """Objects in a volume -> their masks on every slice. `progress` is told each slice; what it raises cancels the job.
+        """Objects in a volume -> their masks on every slice. `progress` is told each step and slice; what it raises cancels it.
 
         A lost connection is taken up again by the job's id. The result is forgotten on the server once it is here.
         """

@@ -92,6 +92,8 @@ class Stream:
         self.seq, self.empty = event["seq"], 0
         self.job = event.get("job") or self.job
         match event["event"]:
+            case "locating" if self.progress is not None:
+                self.progress(Progress(self.job, event["done"], event["total"], stage="locate"))
             case "progress" if self.progress is not None:
                 self.progress(Progress(self.job, event["done"], event["total"], event["slice"]))
             case "done":

@@ -195,6 +195,14 @@ class VolumeAccepted:
 
 
 @dataclass(frozen=True)
+class VolumeLocating:
+    """Between VolumeAccepted and the first slice, where a model looks for its objects itself: `done` of `total` steps."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
 class VolumeProgress:
     """One slice is done. `done` of `total` visits; `slice`: its number; `objects`: those that were decoded on it."""
 
@@ -226,4 +234,4 @@ class VolumeAnswer:
     stages: dict[str, float]
 
 
-VolumeEvent = VolumeAccepted | VolumeProgress | VolumeAnswer
+VolumeEvent = VolumeAccepted | VolumeLocating | VolumeProgress | VolumeAnswer

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from serving.domain.answer import Answer
 from serving.domain.request import Priority, Request
+from serving.edge import limits
 from serving.edge.caller import Caller, caller
 from serving.edge.wire import Ask
 from serving.errors import Fault, Kind
@@ -114,10 +115,18 @@ class Desk:
             if not clock.expired():
                 raise
             self._observer.observe_deadline("edge")
-            raise Fault(Kind.DEADLINE, "the deadline passed before the answer was ready", param="deadline") from exc
+            raise self.late(Fault(Kind.DEADLINE, "the deadline passed before the answer was ready")) from exc
+        except Fault as fault:
+            if fault.kind is not Kind.DEADLINE:
+                raise
+            raise self.late(fault) from fault
         exchange.pool, exchange.model = given.model.pool, given.model.name
         exchange.stages, exchange.features = dict(given.stages), given.features
         return given
+
+    def late(self, fault: Fault) -> Fault:
+        """See `limits.late`."""
+        return limits.late(fault, self.settings.limits.default_deadline_s, self.settings.limits.max_deadline_s)
 
     def serialised(self, exchange: Exchange, seconds: float) -> None:
         """Note how long writing the answer took."""

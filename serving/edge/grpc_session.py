@@ -137,7 +137,7 @@ class Session:
         """The handle of the image, once it is encoded and for no longer than this prompt's own deadline."""
         await asyncio.wait({shown.encoded}, timeout=who.deadline.check("the image was encoded"))
         if not shown.encoded.done():
-            raise Fault(Kind.DEADLINE, "the deadline passed before the image was encoded", param="deadline")
+            raise self._desk.late(Fault(Kind.DEADLINE, "the deadline passed before the image was encoded"))
         outcome = shown.encoded.result()
         if isinstance(outcome, Fault):
             raise outcome

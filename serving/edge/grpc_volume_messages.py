@@ -47,6 +47,8 @@ def event(job: str, given: dict[str, Any], request_id: str) -> pb.VolumeEvent:
             frame, model = _frame(given["frame"]), pb.Model(**given["model"])
             told = pb.VolumeAccepted(objects=given["objects"], total=given["total"], frame=frame, model=model)
             made.accepted.CopyFrom(told)
+        case "locating":
+            made.locating.CopyFrom(pb.VolumeLocating(done=given["done"], total=given["total"]))
         case "progress":
             numbers = {name: given[name] for name in ("done", "total", "slice", "objects")}
             made.progress.CopyFrom(pb.VolumeProgress(**numbers))

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from serving.domain.request import Request
 from serving.domain.volume import VolumeAnswer
-from serving.edge import volume_render
+from serving.edge import limits, volume_render
 from serving.edge.job_spool import ALIVE_S, Job, Spool
 from serving.errors import Fault, Kind
 from serving.router.brain import Brain
@@ -48,6 +48,7 @@ class Jobs:
     def __init__(self, brain: Brain, settings: VolumeSettings, observer: JobObserver | None = None) -> None:
         self._brain = brain
         self._spool = Spool(settings)
+        self._longest_s = settings.deadline_s
         self._observer = observer
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -144,7 +145,7 @@ class Jobs:
             outcome = "cancelled"
             self._close(job, seq, accepted, Fault(Kind.CANCELLED, "the job was cancelled"), request.request_id)
         except Fault as fault:
-            self._close(job, seq, accepted, fault, request.request_id)
+            self._close(job, seq, accepted, limits.late(fault, self._longest_s, self._longest_s), request.request_id)
         except Exception:
             log.exception("volume job of request %s failed", request.request_id)
             trouble = Fault(Kind.INTERNAL, "the server failed on this volume; its log has the details under this request id")

@@ -20,6 +20,14 @@ def count(found: int, most: int, param: str) -> None:
         raise Fault(Kind.INVALID, f"{param} has {found} entries: at most {most} are taken in one call", param=param)
 
 
+def late(fault: Fault, default_s: float, most_s: float) -> Fault:
+    """A deadline that passed while the work went on, with what its client can do about it; any other fault as it is."""
+    if fault.kind is not Kind.DEADLINE:
+        return fault
+    more = f"allow more time (X-Deadline-Ms, or the gRPC call's own): {default_s:g} s unless said, {most_s:g} at most"
+    return Fault(Kind.DEADLINE, f"{fault.message}: {more}", param="deadline")
+
+
 def texts(values: Sequence[object], limits: LimitSettings, param: str) -> tuple[str, ...]:
     """The values as text. Raises Fault(INVALID) where there are too many, one is no string or one is too long."""
     count(len(values), limits.max_labels, param)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from serving.domain.volume import VolumeAccepted, VolumeAnswer, VolumeEvent, VolumeFrame, VolumeProgress
+from serving.domain.volume import VolumeAccepted, VolumeAnswer, VolumeEvent, VolumeFrame, VolumeLocating, VolumeProgress
 from serving.edge import render
 from serving.errors import Fault
 
@@ -22,6 +22,8 @@ def event(seq: int, job: str, given: VolumeEvent) -> dict[str, Any]:
                 "frame": frame(given.frame),
                 "model": render.model(given.model),
             }
+        case VolumeLocating():
+            return {"seq": seq, "event": "locating", "done": given.done, "total": given.total}
         case VolumeProgress():
             return {
                 "seq": seq,

@@ -91,7 +91,7 @@ class VolumeEventLine(_Body):
     """One line of a job's stream; which fields it has, `event` says."""
 
     seq: int
-    event: Literal["accepted", "progress", "done", "failed", "cancelled"]
+    event: Literal["accepted", "locating", "progress", "done", "failed", "cancelled"]
     job: str | None = None
     done: int | None = None
     total: int | None = None

@@ -30,6 +30,10 @@ SLOT = "slot"
 """The input, and the encoder's output, that names a slot: (1, 2) int64, index and generation."""
 
 
+GIVEN_UP_S = 120.0
+"""So long after a call was given up, no mask decoder and no engine on a GPU is still at work on it."""
+
+
 class TritonEngine:
     """Implements `Engine` for one model version in Triton.
 
@@ -96,7 +100,7 @@ class TritonEngine:
                 raise
             raise triton_faults.unavailable() from None
         finally:
-            outbox.give_back(laid, 0.0 if answered else self._server.call_timeout_s)
+            outbox.give_back(laid, 0.0 if answered else self._given_up_s())
         return {name: self._output(name, made.get(name)) for name in wanted}
 
     def _answers(self, inputs: Tensors, wanted: tuple[str, ...]) -> list[TensorSpec]:
@@ -132,7 +136,10 @@ class TritonEngine:
         The Python-based backends pin their slots themselves.
         """
         if self._by_region and slot is not None:
-            asyncio.get_running_loop().call_later(self._server.call_timeout_s, lambda held: None, slot)
+            asyncio.get_running_loop().call_later(self._given_up_s(), lambda held: None, slot)
+
+    def _given_up_s(self) -> float:
+        return min(self._server.call_timeout_s, GIVEN_UP_S)
 
     def _input(self, name: str, value: npt.NDArray[Any]) -> npt.NDArray[Any]:
         spec = self._inputs.get(name)

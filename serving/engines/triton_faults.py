@@ -30,7 +30,11 @@ def fault_of(exc: Any, engine: str, deadline: Deadline) -> Fault:
     if "DEADLINE_EXCEEDED" in status:
         if deadline.remaining_s() <= 0.001:
             return Fault(Kind.DEADLINE, "the deadline passed inside the engine", param="deadline")
-        return unavailable()
+        return Fault(
+            Kind.ENGINE_UNAVAILABLE,
+            "the engine did not answer within triton.call_timeout_s: it is busy, or hangs",
+            retry_after_s=RETRY_AFTER_S,
+        )
     if is_away(exc):
         return unavailable()
     log.error("engine %s failed: %s", engine, message)

@@ -68,9 +68,11 @@ class VolumeFamily(Family, Protocol):
         tell: Callable[[VolumeEvent], Awaitable[None]],
         volume: Volume | None = None,
     ) -> VolumeAnswer:
-        """The masks of a whole volume. `tell` is given VolumeAccepted once the volume is read and its prompts fit, then one
-        VolumeProgress a slice, in the order of the work. `volume`: the request's, where another model has read it already.
-        Raises Fault; for a wrong request before VolumeAccepted.
+        """The masks of a whole volume. Raises Fault; for a wrong request before VolumeAccepted.
+
+        `tell` is given VolumeAccepted once the volume is read and its prompts fit, VolumeLocating where the model looks for its
+        objects itself, then one VolumeProgress a slice, in the order of the work. `volume`: the request's, where another model
+        has read it already.
         """
         ...
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,9 @@ def _quiet() -> None:
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 REMOTE = re.compile(r"^ray::(\S+?)\(\) \(pid=.*\)$")
+OWN = re.compile(r"^serving\.errors\.(?:SetupError|Fault): (.+)$", re.MULTILINE)
 MOST_CHARS = 200
+WATCH_S = 5.0
 
 
 def reason(exc: Exception) -> str:
@@ -107,6 +110,31 @@ def reason(exc: Exception) -> str:
     remote = REMOTE.match(lines[0])
     said = f"{remote[1]}: {lines[-1]}" if remote and len(lines) > 1 else remote[1] if remote else lines[0]
     return said[:MOST_CHARS].rstrip()
+
+
+def own_error(message: str) -> str:
+    """What our own code said last in Ray's message on a deployment that does not start, which holds the whole trace."""
+    found = OWN.findall(message)
+    return found[-1].strip()[:MOST_CHARS] if found else ""
+
+
+def _trouble() -> list[str]:
+    """What keeps the application's replicas from starting, as far as our own code said it."""
+    from ray import serve
+
+    application = serve.status().applications.get("medserve")
+    told = (own_error(each.message) for each in application.deployments.values()) if application else ()
+    return [each for each in told if each]
+
+
+def _say_trouble(done: threading.Event, say: Callable[[str], None]) -> None:
+    """Each trouble once: Ray tries a replica again that failed to start, and that may take minutes."""
+    said = set[str]()
+    while not done.wait(WATCH_S):
+        for each in _trouble():
+            if each not in said:
+                said.add(each)
+                say(f"{each}; trying again")
 
 
 class LocalRay:
@@ -152,14 +180,21 @@ class LocalRay:
         except (RuntimeError, ValueError, OSError) as exc:
             raise SetupError(f"Ray did not start: {reason(exc)}; its logs lie under {self._run_dir / 'ray'}") from exc
 
-    def deploy(self, application: Any) -> None:
-        """Run the application and wait until every replica is up. Raises SetupError."""
+    def deploy(self, application: Any, say: Callable[[str], None]) -> None:
+        """Run the application and wait until every replica is up; say what keeps one from it. Raises SetupError."""
         from ray import serve
 
+        done = threading.Event()
+        watch = threading.Thread(target=_say_trouble, args=(done, say), name="start-watch", daemon=True)
+        watch.start()
         try:
             serve.run(application, name="medserve", route_prefix="/", blocking=False)
         except RuntimeError as exc:
-            raise SetupError(f"the Serve application did not start; its logs lie under {self._run_dir / 'ray'}") from exc
+            why = "".join(f": {each}" for each in _trouble())
+            raise SetupError(f"the Serve application did not start{why}; its logs lie under {self._run_dir / 'ray'}") from exc
+        finally:
+            done.set()
+            watch.join()
 
     def stop(self) -> None:
         """Stop the application, then Ray."""

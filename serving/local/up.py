@@ -95,7 +95,7 @@ class Stack:
         self._ray = local_ray.LocalRay(settings, self.run_dir)
         self._ray.start(local_ray.environment(self.run_dir, metrics_dir, settings.limits.max_body_bytes))
         self._say("starting the router and the pools, warming the models up")
-        self._ray.deploy(deployments.build_application(settings))
+        self._ray.deploy(deployments.build_application(settings), self._say)
         self.http_url = f"http://{settings.http.host}:{self._ray.http_port}"
         self.grpc_address = f"{settings.http.host}:{self._ray.grpc_port}"
 

@@ -22,7 +22,7 @@ from serving.telemetry.stages import Stages
 log = logging.getLogger(__name__)
 
 SelfCheck = Callable[[float], Awaitable[Mapping[tuple[str, str], bool]]]
-"""Seconds that it may take -> (model, engine) -> whether it passed: `selfcheck.run`."""
+"""Seconds that an engine may take -> (model, engine) -> whether it passed: `selfcheck.run`."""
 
 
 class Pool:
@@ -133,15 +133,16 @@ class Pool:
             return f"self-check failed: engine {next(iter(self._unfit.values()))}"
         return "ready" if await self._backend_ready() else "Triton is not ready"
 
-    async def warm_up(self, timeout_s: float) -> None:
+    async def warm_up(self, wait_s: float, answer_s: float) -> None:
         """Run every model once, so that the first user does not pay, and check its engines.
 
-        Raises Fault where one cannot answer in time.
+        `wait_s`: for a Triton that is still starting; `answer_s`: for each answer. Raises Fault or SetupError where one does
+        not come in time.
         """
-        await warmup.run(self._families, timeout_s)
+        await warmup.run(self._families, wait_s, answer_s)
         if self._self_check is None:
             return
-        for (model, engine), ok in (await self._self_check(timeout_s)).items():
+        for (model, engine), ok in (await self._self_check(answer_s)).items():
             self._metrics.set_selfcheck(model, engine, ok)
             if not ok:
                 self._unfit.setdefault(model, engine)

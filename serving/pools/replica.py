@@ -32,9 +32,9 @@ WORTH_RESENDING_S = 0.1
 class PoolReplica:
     """A shell around `Pool`; `open_pool` builds it in the replica's process."""
 
-    async def __init__(self, open_pool: Callable[[], Pool], warm_up_s: float) -> None:  # type: ignore[misc]  # Ray awaits it
+    async def __init__(self, open_pool: Callable[[], Pool], wait_s: float, answer_s: float) -> None:  # type: ignore[misc]  # Ray awaits it
         self._pool = open_pool()
-        await self._pool.warm_up(warm_up_s)
+        await self._pool.warm_up(wait_s, answer_s)
         priority.ready()
 
     async def answer(self, request: Request) -> Answer | Fault:

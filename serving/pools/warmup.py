@@ -12,7 +12,7 @@ from serving.domain.image import EncodedImage, RawLayout
 from serving.domain.prompt import Box, Labels, ObjectPrompt, Point
 from serving.domain.request import Classify, Deadline, Request, Segment, Task
 from serving.domain.volume import SegmentVolume
-from serving.errors import Fault, Kind
+from serving.errors import Fault, Kind, SetupError
 from serving.families.family import Family
 from serving.families.registry import FAMILIES
 from serving.telemetry.stages import Stages
@@ -38,17 +38,27 @@ def takes_pictures(family: Family) -> bool:
     return declared is None or declared.tasks != {SegmentVolume}
 
 
-async def run(families: Mapping[str, Family], timeout_s: float) -> None:
-    """Answer the warm-up tasks with every family. Waits for a Triton that is still starting, up to `timeout_s`."""
-    until = time.monotonic() + timeout_s
+async def run(families: Mapping[str, Family], wait_s: float, answer_s: float) -> None:
+    """Answer the warm-up tasks with every family, each within `answer_s`.
+
+    Waits for a Triton that is still starting, up to `wait_s`. Raises Fault, SetupError where a model is too slow.
+    """
+    until = time.monotonic() + wait_s
     for name, family in families.items():
         for task in tasks(family.manifest.pool) if takes_pictures(family) else ():
-            request = Request(task, Deadline(until), request_id="warm-up", model=name, tenant="warm-up")
             while True:
+                request = Request(task, Deadline.after(answer_s), request_id="warm-up", model=name, tenant="warm-up")
                 try:
                     await family.answer(request, Stages())
                     break
                 except Fault as fault:
+                    if fault.kind is Kind.DEADLINE:
+                        raise SetupError(slow(f"model {name}", "warm-up", answer_s)) from fault
                     if fault.kind is not Kind.ENGINE_UNAVAILABLE or time.monotonic() > until:
                         raise
                     await asyncio.sleep(RETRY_S)
+
+
+def slow(what: str, asked: str, answer_s: float) -> str:
+    """What to do about one that did not answer in time."""
+    return f"{what} did not answer its {asked} within {answer_s:.0f} s: allow more with MEDSERVE_TRITON__CALL_TIMEOUT_S"

@@ -53,7 +53,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
         self.rel_pos_h = nn.Parameter(torch.zeros(2 * side - 1, width // heads))
         self.rel_pos_w = nn.Parameter(torch.zeros(2 * side - 1, width // heads))
-        steps = torch.arange(side)
+        steps = torch.arange(side, device="cpu")  # also where the weights are shapes alone, until a checkpoint's are assigned
         self.distance: Tensor
         self.place: Tensor
         self.register_buffer("distance", steps[:, None] - steps[None] + side - 1, persistent=False)

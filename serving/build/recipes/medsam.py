@@ -19,8 +19,9 @@ from serving.families.medsam.preprocess import SIDE_PX, normalised
 
 WIDTHS = {768: "sam-vit-b", 1024: "sam-vit-l", 1280: "sam-vit-h"}
 """Channels of the image encoder -> entry (segment_anything `build_sam.py`)."""
-IMAGES = 2
-"""On which a build is compared: at 1024 pixels an image takes some ten seconds in PyTorch on two cores."""
+IMAGES, WIDE = {768: 2}, 1
+"""On which a build is compared, by width: at 1024 pixels PyTorch takes ten seconds an image with a ViT-B on two cores, and more
+than a minute with a ViT-H."""
 
 
 def parts(state: Mapping[str, Tensor], choices: Choices) -> Parts:
@@ -35,7 +36,8 @@ def parts(state: Mapping[str, Tensor], choices: Choices) -> Parts:
     size = WIDTHS.get(sizes.width, "")
     if choices.entry.name in WIDTHS.values() and size and size != choices.entry.name:
         raise SetupError(f"the checkpoint is not of {choices.entry.name}: build it as {size}")
-    images = [normalised(samples.squared(pixels, SIDE_PX), choices.preprocessing) for pixels in samples.radiology()[:IMAGES]]
+    shown = samples.radiology()[: IMAGES.get(sizes.width, WIDE)]
+    images = [normalised(samples.squared(pixels, SIDE_PX), choices.preprocessing) for pixels in shown]
     return promptable.parts(model, SIDE_PX, images, {"preprocessing": choices.preprocessing})
 
 

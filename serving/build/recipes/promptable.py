@@ -68,19 +68,25 @@ def parts(
             "onnxruntime",
         ),
     }
-    return Parts(made, _samples(model, image_size, images), {"image_size": image_size, **options})
+    samples, features = _samples(model, image_size, images)
+    return Parts(made, samples, {"image_size": image_size, **options}, {"image_encoder": features})
 
 
-def _samples(model: Sam, image_size: int, images: Sequence[npt.NDArray[np.float32]]) -> dict[str, list[Arrays]]:
+def _samples(
+    model: Sam, image_size: int, images: Sequence[npt.NDArray[np.float32]]
+) -> tuple[dict[str, list[Arrays]], list[Arrays]]:
+    """The samples of each part, and the Features that PyTorch made of the images."""
     prompt = {"points": BOXES[None] * image_size, "labels": np.array([[[TOP_LEFT, BOTTOM_RIGHT]] * 2])}
     found: dict[str, list[Arrays]] = {name: [] for name in ("image_encoder", "mask_decoder", "mask_refiner")}
+    encoded: list[Arrays] = []
     encode, click = sam_parts.Encode(model), sam_parts.ClickStock(model)
     with torch.inference_mode():
         for image in images:
             made = dict(zip(FEATURES, encode(torch.from_numpy(image)), strict=True))
             logits = click(*made.values(), *(torch.from_numpy(value) for value in prompt.values()))[0]
             features = {name: value.numpy() for name, value in made.items()}
+            encoded.append(features)
             found["image_encoder"].append({"image": image})
             found["mask_decoder"].append({**features, **prompt})
             found["mask_refiner"].append({"x0": features["x0"], **prompt, "logits": logits.numpy(), "earlier": EARLIER})
-    return found
+    return found, encoded

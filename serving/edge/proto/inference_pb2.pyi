@@ -554,6 +554,14 @@ class VolumeAccepted(_message.Message):
     model: Model
     def __init__(self, objects: _Optional[int] = ..., total: _Optional[int] = ..., frame: _Optional[_Union[VolumeFrame, _Mapping]] = ..., model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
 
+class VolumeLocating(_message.Message):
+    __slots__ = ("done", "total")
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    done: int
+    total: int
+    def __init__(self, done: _Optional[int] = ..., total: _Optional[int] = ...) -> None: ...
+
 class VolumeProgress(_message.Message):
     __slots__ = ("done", "total", "slice", "objects")
     DONE_FIELD_NUMBER: _ClassVar[int]
@@ -593,17 +601,19 @@ class VolumeDone(_message.Message):
     def __init__(self, objects: _Optional[_Iterable[_Union[VolumeFound, _Mapping]]] = ..., format: _Optional[_Union[VolumeFormat, str]] = ..., bytes: _Optional[int] = ..., frame: _Optional[_Union[VolumeFrame, _Mapping]] = ..., meta: _Optional[_Union[Meta, _Mapping]] = ...) -> None: ...
 
 class VolumeEvent(_message.Message):
-    __slots__ = ("job", "seq", "accepted", "progress", "done", "piece")
+    __slots__ = ("job", "seq", "accepted", "progress", "done", "piece", "locating")
     JOB_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     DONE_FIELD_NUMBER: _ClassVar[int]
     PIECE_FIELD_NUMBER: _ClassVar[int]
+    LOCATING_FIELD_NUMBER: _ClassVar[int]
     job: str
     seq: int
     accepted: VolumeAccepted
     progress: VolumeProgress
     done: VolumeDone
     piece: bytes
-    def __init__(self, job: _Optional[str] = ..., seq: _Optional[int] = ..., accepted: _Optional[_Union[VolumeAccepted, _Mapping]] = ..., progress: _Optional[_Union[VolumeProgress, _Mapping]] = ..., done: _Optional[_Union[VolumeDone, _Mapping]] = ..., piece: _Optional[bytes] = ...) -> None: ...
+    locating: VolumeLocating
+    def __init__(self, job: _Optional[str] = ..., seq: _Optional[int] = ..., accepted: _Optional[_Union[VolumeAccepted, _Mapping]] = ..., progress: _Optional[_Union[VolumeProgress, _Mapping]] = ..., done: _Optional[_Union[VolumeDone, _Mapping]] = ..., piece: _Optional[bytes] = ..., locating: _Optional[_Union[VolumeLocating, _Mapping]] = ...) -> None: ...

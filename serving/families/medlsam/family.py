@@ -9,14 +9,14 @@ from typing import Any, cast
 
 from serving.domain.answer import Answer, ModelInfo
 from serving.domain.request import Request
-from serving.domain.volume import ClassNames, SegmentVolume, VolumeAccepted, VolumeAnswer, VolumeEvent
+from serving.domain.volume import ClassNames, SegmentVolume, VolumeAccepted, VolumeAnswer, VolumeEvent, VolumeLocating
 from serving.engines.engine import EngineSpec
 from serving.errors import Fault, Kind, SetupError
 from serving.families.family import Family, Tools, VolumeFamily
 from serving.families.medlsam import engines, supports
-from serving.families.medlsam.locate import Locator, objects
+from serving.families.medlsam.locate import Locator, objects, steps
 from serving.families.medlsam.offsets import PATCH, RANGE_MM
-from serving.families.medlsam.orientation import Orientation
+from serving.families.medlsam.orientation import Orientation, orientation
 from serving.families.medlsam.supports import Structure, SupportSet
 from serving.families.volume_answer import Tell, read
 from serving.imaging.volume import Volume
@@ -53,12 +53,18 @@ class MedLsam:
         segmenter = self._segmenter()
         structures = _chosen(await self._tools.run(partial(self._set, task.objects.supports)), task.objects.names)
         volume = volume or await self._tools.run(partial(read, task, self._tools, stages))
-        at_3mm, placed = await self._tools.run(partial(_prepared, volume, stages))
+        orientation(volume.affine, volume.frame.size)  # refuses a volume without geometry while it can be a status
         info = _with(self._info, segmenter.manifest.info())
-        # Before it is located: that may take minutes on a CPU, in which the stream repeats this event.
+        # Before it is located: that may take minutes on a CPU, which the next events count.
         most = len(structures) * volume.frame.slices(task.axis)
         await tell(VolumeAccepted(volume.frame, len(structures), most, info))
-        locator = Locator(self._position, self._refine, self._tools.run, request, stages)
+
+        async def locating(done: int, total: int) -> None:
+            await tell(VolumeLocating(done, total))
+
+        await locating(0, steps(structures))
+        at_3mm, placed = await self._tools.run(partial(_prepared, volume, stages))
+        locator = Locator(self._position, self._refine, self._tools.run, request, stages, locating)
         asked = objects(await locator.find(at_3mm, placed, structures), volume.frame, task.axis)
 
         async def told(event: VolumeEvent) -> None:

@@ -27,29 +27,49 @@ Run = Callable[[Callable[[], Any]], Awaitable[Any]]
 Boxes = npt.NDArray[np.int64]
 
 
+async def _nobody(done: int, total: int) -> None:
+    return None
+
+
 @dataclass(frozen=True)
 class Locator:
-    """The two engines, and how this request runs them."""
+    """The two engines, and how this request runs them. `told`: how many of the engines' calls are done, and of how many."""
 
     position: Engine
     refine: Engine
     run: Run
     request: Request
     stages: Stages
+    told: Callable[[int, int], Awaitable[None]] = _nobody
 
     async def find(self, volume: Floats, orientation: Orientation, structures: Sequence[Structure]) -> list[Boxes]:
         """A prepared volume -> of each structure (m, 2, 3): a box a part, in voxels of the stored array, both ends included."""
+        done = itertools.count(1)
+
+        async def step() -> None:
+            await self.told(next(done), steps(structures))
+
         centres = await self.run(partial(offsets.centres, volume))
         patches = np.stack([offsets.patch(volume, each) for each in centres])[:, None]
         position = (await self._call(self.position, {"patch": patches}))["position"].mean(0)
         start = centres.mean(0)
-        return [await self._structure(volume, orientation, each, position, start) for each in structures]
+        await step()
+        return [await self._structure(volume, orientation, each, position, start, step) for each in structures]
 
     async def _structure(
-        self, volume: Floats, orientation: Orientation, shown: Structure, position: Floats, start: npt.NDArray[Any]
+        self,
+        volume: Floats,
+        orientation: Orientation,
+        shown: Structure,
+        position: Floats,
+        start: npt.NDArray[Any],
+        step: Callable[[], Awaitable[None]],
     ) -> Boxes:
         guess = offsets.guess(offsets.relative_mm(shown.positions, position), start, volume.shape)
-        best = [await self._best(volume, centre, shown, number) for number, centre in enumerate(guess)]
+        best = []
+        for number, centre in enumerate(guess):
+            best.append(await self._best(volume, centre, shown, number))
+            await step()
         return offsets.boxes(guess + offsets.refinement(np.array(best)), orientation)
 
     async def _best(self, volume: Floats, centre: npt.NDArray[np.int64], shown: Structure, number: int) -> tuple[int, ...]:
@@ -62,6 +82,11 @@ class Locator:
         await asyncio.sleep(0)
         request = self.request
         return await engine.infer(given, request.deadline, priority=request.priority, timing=self.stages.timing("encode"))
+
+
+def steps(structures: Sequence[Structure]) -> int:
+    """Calls to engines that `find` makes: for the volume's position, and for each point."""
+    return 1 + sum(len(each.positions) for each in structures)
 
 
 def objects(found: Sequence[Boxes], frame: VolumeFrame, axis: int) -> tuple[VolumeObject, ...]:

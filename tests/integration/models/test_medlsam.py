@@ -117,7 +117,9 @@ def test_structures_are_found_and_segmented_by_name(served, supports, scan):
     assert found.model.name == "medlsam"
     assert "litemedsam_image_encoder/1" in found.model.engines
     box = phantoms.box_of(labels, 2)
-    slices = sorted(each.slice for each in told)
+    locating = [each for each in told if each.stage == "locate"]
+    assert [each.done for each in locating] == list(range(8)), "the patches around the centre, and six points"
+    slices = sorted(each.slice for each in told if each.stage == "segment")
     assert slices == list(range(slices[0], slices[-1] + 1)), "each slice is encoded once"
     assert abs(slices[0] - box[0, 2]) * spacing[2] <= 6
     assert abs(slices[-1] - box[1, 2]) * spacing[2] <= 6

@@ -135,6 +135,13 @@ def test_every_layout_loads_to_the_same_weights(pair):
     assert all(torch.equal(value, loaded[key]) for key, value in state.items())
 
 
+def test_a_float32_checkpoint_is_used_as_it_is_and_not_copied():
+    state = tiny_sam().state_dict()
+    loaded = medsam.load(state)
+    assert all(value.data_ptr() == state[key].data_ptr() for key, value in loaded.state_dict().items())
+    assert not any(value.is_meta for value in (*loaded.parameters(), *loaded.buffers()))
+
+
 def test_half_precision_checkpoints_are_widened(pair):
     loaded = medsam.load({key: value.half() for key, value in pair[1].state_dict().items()})
     assert {value.dtype for value in loaded.state_dict().values()} == {torch.float32}

@@ -3,6 +3,7 @@ import pickle
 import struct
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -187,3 +188,12 @@ def test_only_tensors_are_kept_of_what_a_training_script_wrote(tmp_path):
     found = weights.read(tmp_path / "w.pth")
     assert set(found) == {"args", "model"}
     assert set(found["model"]) == {"a", "5"}
+
+
+def test_a_file_is_mapped_and_one_of_before_torch_1_6_is_read(tmp_path):
+    state = {"w": torch.arange(6.0).reshape(2, 3)}
+    for name, zipped in (("new.pth", True), ("old.pth", False)):
+        torch.save(state, tmp_path / name, _use_new_zipfile_serialization=zipped)
+        found = weights.read(tmp_path / name)
+        assert torch.equal(found["w"], state["w"])
+        assert (str(tmp_path / name) in Path("/proc/self/maps").read_text()) == zipped

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,6 +8,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from serving.cli_client import add_client_commands
+from serving.router import dispatch
+from tests.unit.edge import fakes
 
 
 @pytest.fixture
@@ -86,6 +89,14 @@ def test_segment_volume(run, tmp_path, served):
     assert "object 1  0 voxels  nowhere" in result.stdout
     assert out.read_bytes() == b"label map of V"
     assert served.brain.seen[0].task.volume.media_type == "application/nifti"
+
+
+def test_segment_volume_by_names_counts_the_search_too(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(fakes, "SERVED", (replace(fakes.SERVED[0], prompts=(dispatch.CLASSES,)),))
+    path = tmp_path / "scan.nii.gz"
+    path.write_bytes(b"V")
+    result = run("segment-volume", path, "--class", "liver", "--supports", "abdomen", "-o", tmp_path / "mask.nii.gz")
+    assert result.stderr.splitlines() == ["medserve: looking for the structures, step 2 of 2", "medserve: slice 5, 6 of 6"]
 
 
 def test_segment_volume_says_what_is_wrong_in_one_line(run, tmp_path):

@@ -14,12 +14,14 @@ from serving.domain.answer import Answer, Embeddings, Encoded, EncodedMask, Mask
 from serving.domain.image import EncodedImage, Frame, ImageHandle
 from serving.domain.request import Classify, Embed, Encode, Lookup, MaskFormat, Request, Segment
 from serving.domain.volume import (
+    ClassNames,
     FoundObject,
     SegmentVolume,
     VolumeAccepted,
     VolumeAnswer,
     VolumeEvent,
     VolumeFrame,
+    VolumeLocating,
     VolumeProgress,
 )
 from serving.errors import Fault, Kind
@@ -109,7 +111,7 @@ class FakeBrain:
                 return Answer(Embeddings(np.eye(8, dtype=np.float32)[: len(images) + len(texts)]), info, {"encode": 0.001})
 
     async def answer_volume(self, request: Request) -> AsyncGenerator[VolumeEvent, None]:
-        """Slices of `volume_step_s` each; `volume_trouble` after the third."""
+        """Slices of `volume_step_s` each; `volume_trouble` after the third. Class names are looked for in two steps before."""
         task = request.task
         assert isinstance(task, SegmentVolume)
         self.seen.append(request)
@@ -123,6 +125,9 @@ class FakeBrain:
         total = VOLUME_FRAME.slices(task.axis)
         yield VolumeAccepted(VOLUME_FRAME, 1, total, chosen.manifest.info())
         try:
+            for n in range(3) if isinstance(task.objects, ClassNames) else ():
+                await asyncio.sleep(self.volume_step_s)
+                yield VolumeLocating(n, 2)
             for n in range(total):
                 if n == 3 and self.volume_trouble is not None:
                     raise self.volume_trouble

@@ -189,14 +189,24 @@ async def test_without_the_token(given):
     assert (await front.client.get("/readyz")).status_code == 200
 
 
+MORE_TIME = "allow more time (X-Deadline-Ms, or the gRPC call's own): 30 s unless said, 300 at most"
+
+
 async def test_the_deadline_bounds_the_brain(front):
     front.brain.delay_s = 10
     start = time.monotonic()
     response = await front.post("embed", json={"text": "a"}, headers={"x-deadline-ms": "50"})
     assert time.monotonic() - start < 5
     assert (response.status_code, response.json()["error"]["code"]) == (504, "deadline_exceeded")
+    assert response.json()["error"]["message"] == f"the deadline passed before the answer was ready: {MORE_TIME}"
     assert front.brain.cancelled == 1
     assert front.notes.requests == [("embed", "", "", "deadline", "interactive")]
+
+
+async def test_a_deadline_that_passed_in_the_pool_says_what_to_allow(front):
+    front.brain.trouble = Fault(Kind.DEADLINE, "the deadline passed at engine sam_vit_h_image_encoder", param="deadline")
+    error = (await front.post("embed", json={"text": "a"})).json()["error"]
+    assert error["message"] == f"the deadline passed at engine sam_vit_h_image_encoder: {MORE_TIME}"
 
 
 async def test_a_full_pool_says_when_to_come_back(front):

@@ -62,7 +62,7 @@ async def test_a_deadline_that_passed_on_the_way_costs_nothing():
 
 
 async def test_a_model_whose_engine_fails_its_self_check_is_not_served(monkeypatch: pytest.MonkeyPatch):
-    async def warm(families, timeout_s):
+    async def warm(families, wait_s, answer_s):
         return None
 
     async def checked(timeout_s):
@@ -73,7 +73,7 @@ async def test_a_model_whose_engine_fails_its_self_check_is_not_served(monkeypat
     made = pool(ANSWER, metrics)
     made._self_check = checked
     assert await made.readiness() == "ready"
-    await made.warm_up(60)
+    await made.warm_up(60, 60)
     assert await made.readiness() == "self-check failed: engine m_decoder"
     outcome = await made.answer(REQUEST)
     assert isinstance(outcome, Fault)

@@ -8,7 +8,7 @@ from arenas import small_arena
 
 from serving.engines import selfcheck
 from serving.engines.engine import EngineSpec, TensorSpec
-from serving.errors import Fault, Kind
+from serving.errors import Fault, Kind, SetupError
 from serving.pools.selfcheck import Check, once, run
 from serving.slots import READY, offsets
 
@@ -79,9 +79,9 @@ async def test_one_that_fails_outright_fails_and_one_that_is_away_for_a_moment_d
     assert found == {("m", "encoder"): True, ("m", "decoder"): False}
 
 
-async def test_one_that_never_answers_is_told(arena, files):
+async def test_one_that_never_answers_is_told_with_what_to_set(arena, files):
     gone = {"faults": [Fault(Kind.DEADLINE, "passed")]}
-    with pytest.raises(Fault):
+    with pytest.raises(SetupError, match=r"engine encoder did not answer its self-check within 60 s: .*CALL_TIMEOUT_S"):
         await run(checks(arena, files, encoder=gone), arena, 60)
     assert arena.used_bytes() == 0
 
@@ -135,3 +135,19 @@ async def test_engines_that_fail_are_asked_by_the_next_replica_too(arena, files)
     await once(checks(arena, files, decoder={"wrong": 1.5}), arena, memo, "r", 60)
     assert not memo.notes
     assert all((await once(checks(arena, files), arena, memo, "r", 60)).values())
+
+
+async def test_replicas_that_start_together_take_turns_and_the_second_need_not_ask(arena, files):
+    memo, made = Memo(), checks(arena, files)
+    encoder = next(check.engine for check in made if check.engine_name == "encoder")
+    asked, answer = [], encoder.infer
+
+    async def slowly(*given, **more):
+        asked.append(given)
+        await asyncio.sleep(0.2)
+        return await answer(*given, **more)
+
+    encoder.infer = slowly
+    found = await asyncio.gather(*(once(made, arena, memo, "r", 60) for _ in range(2)))
+    assert found == [{("m", "encoder"): True, ("m", "decoder"): True}] * 2
+    assert len(asked) == 1

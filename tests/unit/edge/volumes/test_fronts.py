@@ -77,7 +77,14 @@ def test_class_names_with_a_support_set_are_understood_on_both_fronts(served, mo
     monkeypatch.setattr(fakes, "SERVED", (replace(sam, prompts=(dispatch.CLASSES,)),))
     with Client(served.url, token="token-1") as client, GrpcClient(served.address, token="token-1") as other:
         for front in (client, other):
-            front.segment_volume(b"V", classes=["liver", "kidney"], supports="abdomen")
+            told = []
+            front.segment_volume(b"V", classes=["liver", "kidney"], supports="abdomen", progress=told.append)
+            assert [(each.stage, each.done, each.slice) for each in told[:4]] == [
+                ("locate", 0, None),
+                ("locate", 1, None),
+                ("locate", 2, None),
+                ("segment", 1, 0),
+            ]
             with pytest.raises(MedserveError, match="the support set says where to look") as caught:
                 front.segment_volume(b"V", classes=["liver"], supports="abdomen", boxes=[BOX])
             assert (caught.value.code, caught.value.param) == ("invalid", "classes")
@@ -101,3 +108,22 @@ def test_a_series_of_many_files_is_taken(served):
         response = client.post("/v1/volumes/segment", files=files, data={"boxes": "1,2,1,20,30,3"})
     assert lines(response)[-1]["event"] == "done"
     assert len(served.brain.seen[0].task.volume.files) == 400
+
+
+def test_a_job_that_looks_for_its_structures_says_how_far_it_is_and_is_cancelled_there(served, monkeypatch):
+    monkeypatch.setattr(fakes, "SERVED", (replace(fakes.SERVED[0], prompts=(dispatch.CLASSES,)),))
+    served.brain.volume_step_s = 0.1
+
+    def stop(progress):
+        assert progress.stage == "locate"
+        raise KeyboardInterrupt
+
+    asked = {"volume": "Vg==", "classes": ["liver"], "supports": "abdomen"}
+    with http(served) as client:
+        events = lines(client.post("/v1/volumes/segment", json=asked))
+        assert [each["event"] for each in events] == ["accepted", *["locating"] * 3, *["progress"] * 6, "done"]
+        assert events[1] == {"seq": 1, "event": "locating", "done": 0, "total": 2}
+    for number, made in enumerate((Client(served.url, token="token-1"), GrpcClient(served.address, token="token-1")), start=1):
+        with made as client, pytest.raises(KeyboardInterrupt):
+            client.segment_volume(b"V", classes=["liver"], supports="abdomen", progress=stop)
+        assert served.brain.cancelled == number

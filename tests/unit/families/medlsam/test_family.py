@@ -14,6 +14,7 @@ from serving.domain.volume import (
     VolumeAnswer,
     VolumeFormat,
     VolumeFrame,
+    VolumeLocating,
 )
 from serving.engines.fake import FakeEngine
 from serving.errors import Fault, Kind, SetupError
@@ -144,7 +145,8 @@ async def test_the_boxes_are_within_6_mm_in_the_query_s_own_geometry(folder, oth
             found[:, each] += grown, -grown
         assert (np.abs(found - phantoms.box_of(labels, number)) * spacing).max() <= 6.0
         assert (item.follow, item.key) == (False, item.first)
-    (accepted,) = told
+    accepted, *locating = told
+    assert locating == [VolumeLocating(done, 13) for done in range(14)], "the patches around the centre, and six points a class"
     assert (accepted.objects, accepted.slices) == (2, 2 * values.shape[axis]), "said before it is located, and once"
     assert accepted.model.name == answer.model.name == "medlsam"
     assert {"medlsam_position/1", "litemedsam_image_encoder/1"} <= set(answer.model.engines)
