@@ -14,7 +14,7 @@ import httpx
 
 from serving.client import calls, grpc_volumes, grpc_wire, http_wire, volumes
 from serving.client.calls import Call, ClassifyOptions, ImageInput, Options, R, SegmentOptions, ViewOptions
-from serving.client.fault import MedserveError, late, unreachable
+from serving.client.fault import MedserveError, unreachable
 from serving.client.results import Classification, Embeddings, ImageHandle, Model, Segmentation, VolumeSegmentation
 from serving.client.volumes import OnProgress, Stream, VolumeCall, VolumeInput, VolumeOptions
 from serving.edge.proto import inference_pb2 as pb
