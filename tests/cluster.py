@@ -26,6 +26,11 @@ BESIDE = "beside-a-triton"
 """What such a node offers plenty of, and a replica of any other pool takes one of: Ray's head has no Triton."""
 ROOM = "CLUSTER_ROOM"
 """Replicas that a node has room for: 2 where an upgrade is to start new ones beside the old."""
+CORES = "CLUSTER_CORES"
+"""The most of a core that a node may have, as a pod's `resources.limits.cpu`; 0 for no limit. With one, the routers are on the
+head: a node then has its pool's replicas and its Triton, and what they do not get there they do not get elsewhere."""
+FRONT = "front"
+"""What the head offers plenty of, for routers that are to be there."""
 DRAIN_S = 40
 POOL = "adaptive"
 RAY_NODE = {"num_cpus": 1, "object_store_memory": 100 * 1024 * 1024}
@@ -34,14 +39,15 @@ RAY_NODE = {"num_cpus": 1, "object_store_memory": 100 * 1024 * 1024}
 class Cluster:
     """The program below, on free ports. A context manager.
 
-    After start: `http_url`, `grpc_address`, `pid`, and `nodes`: one dict a node with its `triton` address, `triton_pid` and
-    `region`. `log`: its standard error.
+    After start: `http_url`, `grpc_address`, `pid`, and `nodes`: one dict a node with its `triton` address, `triton_pid`,
+    `region` and how often it was `limited` (`Shares.limited`). `log`: its standard error.
     """
 
-    def __init__(self, nodes, room=1, replicas=0, **environ):
-        """`room`: replicas that a node has room for. `replicas`: at first, one a node unless said."""
+    def __init__(self, nodes, room=1, replicas=0, cores=0.0, **environ):
+        """`room`: replicas that a node has room for. `replicas`: at first, one a node unless said. `cores`: a node's limit."""
         self._command = [sys.executable, __file__, str(nodes), str(replicas or nodes)]
-        self._environ = {**os.environ, "MEDSERVE_REPOSITORY__MODELS": "litemedsam", ROOM: str(room), **environ}
+        own = {"MEDSERVE_REPOSITORY__MODELS": "litemedsam", ROOM: str(room), CORES: str(cores)}
+        self._environ = {**os.environ, **own, **environ}
 
     def __enter__(self):
         self._log = tempfile.TemporaryFile("w+")
@@ -147,8 +153,10 @@ class Node:
         self._cluster = cluster
         own = {**environ, "MEDSERVE_TRITON__ADDRESS": self.triton.grpc_address, "MEDSERVE_FEATURES__REGION": self.region}
         self._ray_node = cluster.add_node(resources={RESOURCE: int(os.environ[ROOM]), BESIDE: 100}, env_vars=own, **RAY_NODE)
-        shares.give(f"{number}-triton", TRITON, [self.triton.pid])
-        shares.give(f"{number}-ray", RAY, pids(self._ray_node))
+        self._limited = lambda: shares.limited(number)
+        shares.node(number, float(os.environ[CORES]))
+        shares.give(f"{number}/triton", TRITON, [self.triton.pid])
+        shares.give(f"{number}/ray", RAY, pids(self._ray_node))
 
     @property
     def node_id(self):
@@ -166,7 +174,8 @@ class Node:
         shm.remove(self.region)
 
     def said(self):
-        return {"triton": self.triton.grpc_address, "triton_pid": self.triton.pid, "region": self.region}
+        found = {"triton": self.triton.grpc_address, "triton_pid": self.triton.pid, "region": self.region}
+        return {**found, "limited": self._limited()}
 
 
 def pids(ray_node):
@@ -198,6 +207,7 @@ class Program:
 
         self._http_port, self._grpc_port = free_ports(2)
         head = {"include_dashboard": False, "temp_dir": str(run_dir / "ray"), "env_vars": self._replicas_only, **RAY_NODE}
+        head["resources"] = {FRONT: 100}
         self._cluster = RayCluster(initialize_head=True, head_node_args=head)
         self._shares = Shares(os.getpid())
         self._shares.give("head", HEAD, pids(self._cluster.head_node))
@@ -363,8 +373,9 @@ def main():
     run_dir = Path(tempfile.gettempdir()) / f"{PREFIX}{os.getpid()}"
     guard(run_dir)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    pool = {"replicas": replicas, "resources": {RESOURCE: 1}}
-    program = Program(count, load(shape="apart", pools={POOL: pool, "contrastive": {"resources": {BESIDE: 1}}}), run_dir)
+    pools = {POOL: {"replicas": replicas, "resources": {RESOURCE: 1}}, "contrastive": {"resources": {BESIDE: 1}}}
+    routers = {"resources": {FRONT: 1}} if float(os.environ[CORES]) else {}
+    program = Program(count, load(shape="apart", pools=pools, router=routers), run_dir)
     try:
         program.obey()
     finally:
