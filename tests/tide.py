@@ -68,7 +68,7 @@ def stretches(looks, calls):
     def first(moments, default=end):
         return min(moments, default=default)
 
-    rise = first(call.ended_s for call in calls if call.users > fewest and call.ended_s > WARM_S / 2)
+    rise = first(call.asked_s for call in calls if call.users > fewest and call.asked_s > WARM_S / 2)
     full = first(call.ended_s for call in calls if call.users == all_users)
     fall = first(call.ended_s for call in calls if call.users < all_users and call.ended_s > full)
     up = first(look.at_s for look in looks if look.replicas == most > least)

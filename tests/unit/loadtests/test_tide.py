@@ -23,7 +23,7 @@ def run(overload_ms=900, recovered_ms=110, back=1):
 
 def test_the_stretches_follow_the_users_and_the_replicas():
     found = [(round(each.since_s), round(each.until_s)) for each in stretches(*run())]
-    assert found == [(10, 21), (21, 30), (30, 45), (45, 71), (71, 85), (85, 100)]
+    assert found == [(10, 20), (20, 30), (30, 45), (45, 71), (71, 85), (85, 100)]
     assert "| all users, 3 replicas | 45 to 71 | 1.0 | 0 | 0 | 0 | 110 | 110 | - | 50 | 1.50 |" in table(*run())
 
 
