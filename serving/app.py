@@ -12,6 +12,7 @@ from typing import Any
 from ray.serve.handle import DeploymentHandle
 
 from serving.board import Board
+from serving.edge.desk import Desk
 from serving.edge.fronts import Fronts
 from serving.edge.grpc import GrpcFront
 from serving.edge.http import build_app
@@ -185,7 +186,8 @@ def _fronts(
             metrics.observe_share(records[name].pool, name, records[name].digest, share)
 
     weigh(settings.versions)
-    return Fronts(http, GrpcFront(brain, settings, observer=metrics, jobs=jobs), weigh)
+    noting = asyncio.create_task(Desk(brain, settings, metrics).keep_noting())
+    return Fronts(http, GrpcFront(brain, settings, observer=metrics, jobs=jobs), weigh, noting)
 
 
 def open_replica(settings: Settings, name: str) -> Pool:
