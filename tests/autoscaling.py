@@ -4,8 +4,8 @@
 
 Each simulated node has a CPU limit, as a pod has (`shares.py`): a second one adds its part of a core, as another machine would.
 The front, locust and Ray's head are beside the nodes and have what those leave of the cores. Few users come, then more than one
-node can carry, which stay, then few again; each prompts its image, thinks a second, prompts again. A client that is told to
-wait waits, and sends an image again whose Features are gone (`--retries` of the locustfile, as the package's own client).
+node can carry, which stay, then few again; each opens a picture, most of them known, and prompts it every second. A client that
+is told to wait waits, and sends an image again whose Features are gone (locust's `--retries`, as the package's own client).
 """
 
 import argparse
@@ -25,21 +25,35 @@ from tide import Call, Look, pictures, table, verdicts
 from timeline import machine
 
 from serving.bench.machine import describe
+from serving.bench.pictures import Picture
 from serving.bench.report import draw
+from serving.client import Client
 from serving.settings import CHECKOUT
 
+KNOWN = 19_000
+"""As in `loadtests/scenarios/s1_interactive.py`, which must not be imported here: locust patches the interpreter."""
 UP_S, DOWN_S = 4, 15
 """Shorter than the defaults, 10 s and 10 minutes, for the run's sake."""
 QUIET_S = 60
-RETRIES, THINK_S, PROMPTS = 20, 1.0, 100
-"""Of a user. A hundred prompts an image: new images are few, as an encode is worth fifty prompts."""
+RETRIES, THINK_S, PROMPTS = 20, 1.0, 40
+"""Of a user."""
+PICTURES, NEW = 12, 0.1
+"""Those that users open are encoded before the run, but for so large a part: an encode is worth fifty prompts."""
 
 
-def running(most, cores):
+def running(most):
     """One replica at first, on one of `most` nodes."""
     scaling = {"MAX_REPLICAS": most, "UP_AFTER_S": UP_S, "DOWN_AFTER_S": DOWN_S}
     own = {f"MEDSERVE_POOLS__ADAPTIVE__AUTOSCALE__{key}": str(value) for key, value in scaling.items()}
-    return Cluster(most, replicas=1, cores=cores, MEDSERVE_ROUTER__REPLICAS="1", MEDSERVE_TRITON__THREADS="1", **own)
+    return Cluster(most, replicas=1, front_apart=True, MEDSERVE_ROUTER__REPLICAS="1", MEDSERVE_TRITON__THREADS="1", **own)
+
+
+def prepare(cluster, cores):
+    """The known pictures are encoded; then the nodes get their limits."""
+    with Client(cluster.http_url, retries=RETRIES) as client:
+        for number in range(PICTURES):
+            client.encode_image(Picture(KNOWN + number).png)
+    cluster.limit(cores)
 
 
 def counted(url):
@@ -69,7 +83,7 @@ def load(cluster, users, seconds, output, written):
     files = f"{CHECKOUT / 'loadtests' / 'locustfile.py'},{CHECKOUT / 'tests' / 'written_calls.py'}"
     command = [sys.executable, "-m", "locust", "-f", files, "--headless", "--host", cluster.http_url, "--shape", "tide"]
     command += ["-u", str(users), "-t", f"{seconds}s", "--retries", str(RETRIES), "--think", str(THINK_S)]
-    command += ["--prompts", str(PROMPTS), "S1Http"]
+    command += ["--prompts", str(PROMPTS), "--pictures", str(PICTURES), "--new", str(NEW), "S1Http"]
     return subprocess.Popen(
         command, stdout=output, stderr=subprocess.STDOUT, text=True, env={**os.environ, "CALLS": str(written)}
     )
@@ -118,7 +132,8 @@ def main():
     parser.add_argument("--keep", type=Path, help="write down every call and look")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    with running(options.most, options.cores) as cluster:
+    with running(options.most) as cluster:
+        prepare(cluster, options.cores)
         looks, calls = measure(cluster, options.users, options.seconds)
         counts = counted(cluster.http_url)
     if options.keep:

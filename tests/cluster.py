@@ -3,7 +3,7 @@
 `Cluster` is for the tests. The program that it starts (`python tests/cluster.py NODES`, settings as MEDSERVE_ variables) builds
 the nodes with `ray.cluster_utils`, deploys the application in the shape "apart" with a replica on each node, says on one line
 where it listens, and then obeys one command a line: "scale N", "kill-node N", "add-node", "drain N", "upgrade", "weigh JSON",
-"quit". Ray's head has no Triton.
+"limit CORES", "quit". Ray's head has no Triton.
 """
 
 import json
@@ -26,11 +26,10 @@ BESIDE = "beside-a-triton"
 """What such a node offers plenty of, and a replica of any other pool takes one of: Ray's head has no Triton."""
 ROOM = "CLUSTER_ROOM"
 """Replicas that a node has room for: 2 where an upgrade is to start new ones beside the old."""
-CORES = "CLUSTER_CORES"
-"""The most of a core that a node may have, as a pod's `resources.limits.cpu`; 0 for no limit. With one, the routers are on the
-head: a node then has its pool's replicas and its Triton, and what they do not get there they do not get elsewhere."""
+APART = "CLUSTER_FRONT_APART"
+"""1 where the routers are to be on the head: a node then has its pool's replicas and its Triton and nothing else."""
 FRONT = "front"
-"""What the head offers plenty of, for routers that are to be there."""
+"""What the head offers plenty of, and such a router takes one of."""
 DRAIN_S = 40
 POOL = "adaptive"
 RAY_NODE = {"num_cpus": 1, "object_store_memory": 100 * 1024 * 1024}
@@ -43,10 +42,10 @@ class Cluster:
     `region` and how often it was `limited` (`Shares.limited`). `log`: its standard error.
     """
 
-    def __init__(self, nodes, room=1, replicas=0, cores=0.0, **environ):
-        """`room`: replicas that a node has room for. `replicas`: at first, one a node unless said. `cores`: a node's limit."""
+    def __init__(self, nodes, room=1, replicas=0, front_apart=False, **environ):
+        """`room`: replicas that a node has room for. `replicas`: at first, one a node unless said."""
         self._command = [sys.executable, __file__, str(nodes), str(replicas or nodes)]
-        own = {"MEDSERVE_REPOSITORY__MODELS": "litemedsam", ROOM: str(room), CORES: str(cores)}
+        own = {"MEDSERVE_REPOSITORY__MODELS": "litemedsam", ROOM: str(room), APART: str(int(front_apart))}
         self._environ = {**os.environ, **own, **environ}
 
     def __enter__(self):
@@ -98,6 +97,10 @@ class Cluster:
     def upgrade(self):
         """The application again, with another code version: every replica of pools and router is replaced."""
         return self._do("upgrade")
+
+    def limit(self, cores):
+        """Each node has no more than this of the cores from now on, as a pod's `resources.limits.cpu`."""
+        return self._do(f"limit {cores}")
 
     def replicas(self):
         """How many replicas of the pool run."""
@@ -154,7 +157,7 @@ class Node:
         own = {**environ, "MEDSERVE_TRITON__ADDRESS": self.triton.grpc_address, "MEDSERVE_FEATURES__REGION": self.region}
         self._ray_node = cluster.add_node(resources={RESOURCE: int(os.environ[ROOM]), BESIDE: 100}, env_vars=own, **RAY_NODE)
         self._limited = lambda: shares.limited(number)
-        shares.node(number, float(os.environ[CORES]))
+        shares.node(number)
         shares.give(f"{number}/triton", TRITON, [self.triton.pid])
         shares.give(f"{number}/ray", RAY, pids(self._ray_node))
 
@@ -296,6 +299,10 @@ class Program:
             time.sleep(0.1)
         raise TimeoutError(f"the pool has {dict(state.replica_states)}, not {replicas} replicas")
 
+    def limit(self, cores):
+        for number in self._nodes:
+            self._shares.limit(number, float(cores))
+
     def kill_node(self, number):
         self._nodes.pop(int(number)).kill()
 
@@ -374,7 +381,7 @@ def main():
     guard(run_dir)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     pools = {POOL: {"replicas": replicas, "resources": {RESOURCE: 1}}, "contrastive": {"resources": {BESIDE: 1}}}
-    routers = {"resources": {FRONT: 1}} if float(os.environ[CORES]) else {}
+    routers = {"resources": {FRONT: 1}} if os.environ[APART] == "1" else {}
     program = Program(count, load(shape="apart", pools=pools, router=routers), run_dir)
     try:
         program.obey()

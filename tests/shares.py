@@ -30,15 +30,18 @@ class Shares:
     def __init__(self, pid):
         self._prefix = f"{PREFIX}-{pid}-"
 
-    def node(self, number, cores=0.0):
-        """A group for a node. `cores`: the most that it may have; 0 for no limit. Raises OSError where there are no limits."""
+    def node(self, number):
+        """A group for a node."""
         group = self._group(number)
         with suppress(OSError):
             group.mkdir(exist_ok=True)
             (group / "cpu.shares").write_text(str(RAY + TRITON))
-        if cores:
-            (group / "cpu.cfs_period_us").write_text(str(PERIOD_US))
-            (group / "cpu.cfs_quota_us").write_text(str(int(cores * PERIOD_US)))
+
+    def limit(self, number, cores):
+        """A node has no more than this of the cores from now on. Raises OSError where there are no limits."""
+        group = self._group(number)
+        (group / "cpu.cfs_period_us").write_text(str(PERIOD_US))
+        (group / "cpu.cfs_quota_us").write_text(str(int(cores * PERIOD_US)))
 
     def give(self, name, weight, pids):
         """These processes and what they have started, and what they will start, are a group: `head`, `0/ray`."""

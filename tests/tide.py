@@ -7,7 +7,7 @@ from serving.bench.figures import Result, Series, Verdict, percentile
 
 WARM_S = 10
 """From the start: every first image is new."""
-SETTLE_S = 15
+SETTLE_S = 25
 """From a change of the replicas: images whose home is another node now are sent and encoded again."""
 RECOVERED = 2.0
 """Wanted: p95 with all users and all replicas is at most so many times p95 with few users and one replica."""
@@ -79,7 +79,7 @@ def stretches(looks, calls):
         ("images move to their new homes", up, min(up + SETTLE_S, fall)),
         (f"all users, {most} replicas", up + SETTLE_S, fall),
         ("few users, replicas not gone yet", fall, gone),
-        ("images move back", gone, gone + SETTLE_S),
+        ("images move back", gone, min(gone + SETTLE_S, end)),
         (f"few users, {least} replica again", gone + SETTLE_S, end),
     ]
     return [Stretch(name, since, until) for name, since, until in edges if until - since >= 1]

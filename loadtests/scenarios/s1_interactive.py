@@ -1,5 +1,9 @@
-"""S1: a session. An image is shown, then ten prompts come, with 200 ms of thought between (`--prompts`, `--think`)."""
+"""S1: a session. An image is shown, then ten prompts come, with 200 ms of thought between (`--prompts`, `--think`).
 
+Every image is new, or one of a few (`--pictures`), but for a part of them (`--new`).
+"""
+
+import random
 import time
 from itertools import count
 
@@ -10,6 +14,8 @@ from serving.bench import asking
 from serving.bench.pictures import Picture
 
 SEEDS = count(20_000)
+KNOWN = 19_000
+"""The first of the few."""
 SENT_AGAIN = 3
 """How often an image is sent again for one prompt."""
 
@@ -28,13 +34,18 @@ class Session(User):
     def step(self):
         """The image, or the next prompt."""
         if self.picture is None:
-            self.picture, self.place = Picture(next(SEEDS)), 0
+            self.picture, self.place = self._next(), 0
             self._show()
         if self.image_id is not None:
             self._prompt(self.picture.prompts[self.place % len(self.picture.prompts)])
             self.place += 1
         if self.image_id is None or self.place == self.environment.parsed_options.prompts:
             self.picture = None
+
+    def _next(self):
+        seed, options = next(SEEDS), self.environment.parsed_options
+        few = options.pictures and random.random() >= options.new
+        return Picture(KNOWN + seed % options.pictures if few else seed)
 
     def _show(self):
         reply = self.call(asking.encode(self.picture.png))
