@@ -21,6 +21,8 @@ from serving.pools.replica import PoolReplica
 from serving.served import manifests, pool_names, pool_settings
 from serving.settings import PoolSettings, Settings
 
+LOOK_BACK = 0.4
+"""The mean is taken over so much of the delay before more replicas: a burst that is over must not look as if it lasted."""
 QUIET = LoggingConfig(log_level="WARNING", enable_access_log=False)
 """Ray Serve makes a record of every request even where its access log is off, unless the level spares it that."""
 HASH_ROUTER = "serving.pools.affinity:AffinityRouter"
@@ -119,7 +121,7 @@ def _scale(mine: PoolSettings) -> dict[str, Any]:
             upscale_delay_s=scaling.up_after_s,
             downscale_delay_s=scaling.down_after_s,
             metrics_interval_s=min(2.0, scaling.up_after_s),
-            look_back_period_s=max(2.0, scaling.up_after_s),
+            look_back_period_s=max(2.0, LOOK_BACK * scaling.up_after_s),
             policy=AutoscalingPolicy(policy_function=SCALING),
         )
     }

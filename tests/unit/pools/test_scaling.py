@@ -1,7 +1,8 @@
 """Replicas by load: the band between more and fewer. What a queue holds at a load is Pollaczek's and Khinchine's formula."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 from ray.serve.config import AutoscalingConfig
 
@@ -19,6 +20,8 @@ class Context:
     total_num_requests: float
     target_num_replicas: int
     config: AutoscalingConfig
+    policy_state: dict = field(default_factory=dict)
+    current_time: float = 0.0
 
 
 def wanted(ongoing, replicas, target=TARGET):
@@ -59,4 +62,16 @@ def test_a_replica_may_have_what_its_engines_take_at_a_time():
 
     assert config(4).get_target_ongoing_requests() == 6
     assert config(4, target_ongoing=3).get_target_ongoing_requests() == 3
-    assert config(4).policy.get_policy()(Context(13, 2, config(4))) == (3, {})
+    assert config(4).policy.get_policy()(Context(13, 2, config(4)))[0] == 3
+    assert config(4, up_after_s=10).look_back_period_s == 4
+
+
+def test_a_moments_requests_do_not_begin_the_delay_anew():
+    """Two replicas with a third of an engine's work: ten minutes of samples, in some of which there are several requests."""
+    config = AutoscalingConfig(max_replicas=9, target_ongoing_requests=TARGET, downscale_delay_s=600)
+    seen, state = [], {"slow": 3.0, "at_s": 0.0}
+    for at_s, requests in enumerate(np.random.default_rng(5).poisson(0.35, 900), 1):
+        wanted, state = band(Context(float(requests), 2, config, state, float(at_s)))
+        seen.append(wanted)
+    assert set(seen[:60]) == {2}
+    assert set(seen[300:]) == {1}
