@@ -21,6 +21,7 @@ from pathlib import Path
 import httpx
 from cluster import Cluster
 from prometheus_client.parser import text_string_to_metric_families
+from shares import Shares
 from tide import Call, Look, pictures, table, verdicts
 from timeline import machine
 
@@ -132,6 +133,8 @@ def main():
     parser.add_argument("--keep", type=Path, help="write down every call and look")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    if not Shares.can_limit():
+        raise SystemExit("no CPU limits can be set here (cgroup v1, as root): a replica more would add no capacity")
     with running(options.most) as cluster:
         prepare(cluster, options.cores)
         looks, calls = measure(cluster, options.users, options.seconds)

@@ -6,6 +6,7 @@ weighted by what they request; the weights here are in the proportion of the cha
 (`resources.limits.cpu`) has no more than that, whatever the others leave: as a machine of its own has.
 """
 
+import os
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -24,8 +25,13 @@ GONE_S = 10
 class Shares:
     """The groups of one cluster: `head`, and one a node with its Ray and its Triton in it.
 
-    Where they cannot be made (no cgroup v1, no right) nothing is done, unless a limit was asked for.
+    Where they cannot be made (no cgroup v1, no right) nothing is done, unless a limit is asked for.
     """
+
+    @staticmethod
+    def can_limit():
+        """Whether nodes can have limits here."""
+        return (ROOT / "cpu.cfs_quota_us").exists() and os.access(ROOT, os.W_OK)
 
     def __init__(self, pid):
         self._prefix = f"{PREFIX}-{pid}-"
