@@ -35,7 +35,7 @@ def _options(parser):
         "--retries", type=int, default=0, help="how often a call that may go well later is sent again, as told to"
     )
     parser.add_argument("--think", type=float, default=0.2, help="seconds between the calls of S1")
-    parser.add_argument("--pictures", type=int, default=0, help="S1 opens so many pictures in turn; 0: each is new")
+    parser.add_argument("--pictures", default="", help="S1 opens the pictures of these seeds, 1,2,3, in turn; else each is new")
     parser.add_argument("--new", type=float, default=0.0, help="beside --pictures: the part that is new, 0..1")
     parser.add_argument("--prompts", type=int, default=10, help="prompts of S1 on an image")
     parser.add_argument("--model", default="synthetic-cxr-clip", help="the contrastive model that S3 and S4 ask")

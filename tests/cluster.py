@@ -39,7 +39,7 @@ class Cluster:
     """The program below, on free ports. A context manager.
 
     After start: `http_url`, `grpc_address`, `pid`, and `nodes`: one dict a node with its `triton` address, `triton_pid`,
-    `region` and how often it was `limited` (`Shares.limited`). `log`: its standard error.
+    `region`, Ray's `id` and how often it was `limited` (`Shares.limited`). `log`: its standard error.
     """
 
     def __init__(self, nodes, room=1, replicas=0, front_apart=False, **environ):
@@ -178,7 +178,7 @@ class Node:
 
     def said(self):
         found = {"triton": self.triton.grpc_address, "triton_pid": self.triton.pid, "region": self.region}
-        return {**found, "limited": self._limited()}
+        return {**found, "limited": self._limited(), "id": self.node_id}
 
 
 def pids(ray_node):

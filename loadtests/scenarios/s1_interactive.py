@@ -14,8 +14,6 @@ from serving.bench import asking
 from serving.bench.pictures import Picture
 
 SEEDS = count(20_000)
-KNOWN = 19_000
-"""The first of the few."""
 SENT_AGAIN = 3
 """How often an image is sent again for one prompt."""
 
@@ -44,8 +42,8 @@ class Session(User):
 
     def _next(self):
         seed, options = next(SEEDS), self.environment.parsed_options
-        few = options.pictures and random.random() >= options.new
-        return Picture(KNOWN + seed % options.pictures if few else seed)
+        few = [int(each) for each in options.pictures.split(",") if each]
+        return Picture(few[seed % len(few)] if few and random.random() >= options.new else seed)
 
     def _show(self):
         reply = self.call(asking.encode(self.picture.png))
