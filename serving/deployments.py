@@ -122,7 +122,7 @@ def _scale(mine: PoolSettings) -> dict[str, Any]:
             downscale_delay_s=scaling.down_after_s,
             metrics_interval_s=min(2.0, scaling.up_after_s),
             look_back_period_s=max(2.0, LOOK_BACK * scaling.up_after_s),
-            policy=AutoscalingPolicy(policy_function=SCALING),
+            policy=AutoscalingPolicy(policy_function=SCALING),  # type: ignore[no-untyped-call]
         )
     }
 
