@@ -108,7 +108,7 @@ def row(stretch, looks, calls):
 
 
 HEAD = (
-    "| stretch | seconds | calls a second | failed | refused | image sent again | prompt p50 | p95 | new image p50 (of) "
+    "| stretch | seconds | calls a second | failed | refused | image sent again | prompt p50 | p95 | image opened, p50 (of) "
     "| nodes at their limit, % of the time | cores busy |"
 )
 
