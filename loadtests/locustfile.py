@@ -1,7 +1,7 @@
 """Load from locust, headless, against a running server:
 
     locust -f loadtests/locustfile.py --headless -u 8 -t 60s --host http://127.0.0.1:8000 [--grpc 127.0.0.1:9000] \\
-        [--shape steady|ramp|spike|soak] [--thresholds FILE] [--html report.html] [S1Http ...]
+        [--shape steady|ramp|spike|soak|tide] [--retries N] [--thresholds FILE] [--html report.html] [S1Http ...]
 
 The users are in `scenarios/`, one scenario a file; without names all of them run together, over gRPC where `--grpc` is given.
 Beside each call locust's table has a row a stage (`stage`), read from Server-Timing. At the end each threshold
@@ -31,6 +31,13 @@ def _options(parser):
     parser.add_argument("--grpc", default="", env_var="MEDSERVE_GRPC", help="host:port of the gRPC front")
     parser.add_argument("--shape", default="steady", choices=SHAPES, env_var="LOADTEST_SHAPE", help="users over time")
     parser.add_argument("--thresholds", default="", env_var="LOADTEST_THRESHOLDS", help="a file like loadtests/thresholds.toml")
+    parser.add_argument(
+        "--retries", type=int, default=0, help="how often a call that may go well later is sent again, as told to"
+    )
+    parser.add_argument("--think", type=float, default=0.2, help="seconds between the calls of S1")
+    parser.add_argument("--pictures", default="", help="S1 opens the pictures of these seeds, 1,2,3, in turn; else each is new")
+    parser.add_argument("--new", type=float, default=0.0, help="beside --pictures: the part that is new, 0..1")
+    parser.add_argument("--prompts", type=int, default=10, help="prompts of S1 on an image")
     parser.add_argument("--model", default="synthetic-cxr-clip", help="the contrastive model that S3 and S4 ask")
 
 

@@ -1,4 +1,4 @@
-"""How many users there are at each moment: steady, ramp, spike or soak, by `--shape`, `--users` and `--run-time`."""
+"""How many users there are at each moment: steady, ramp, spike, soak or tide, by `--shape`, `--users` and `--run-time`."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ from dataclasses import dataclass
 
 from locust import LoadTestShape
 
-SHAPES = ("steady", "ramp", "spike", "soak")
+SHAPES = ("steady", "ramp", "spike", "soak", "tide")
 STEPS = 5
 """Of a ramp: each keeps its users for a fifth of the time."""
 QUIET, SPIKE = 0.2, (0.4, 0.6)
 """A spike: a fifth of the users, all of them between these parts of the time, and a fifth again."""
 SOAK_SHARE = 0.8
 """A soak runs below capacity: four fifths of the users that `--users` says the cluster can take."""
-DEFAULT_S = {"steady": 60.0, "ramp": 300.0, "spike": 120.0, "soak": 600.0}
+RISES, FULL, FALLS = 0.2, 0.25, 0.7
+"""A tide: a fifth of the users until the first of these parts of the time, growing to all of them by the second, which stay
+until the third; then a fifth again."""
+DEFAULT_S = {"steady": 60.0, "ramp": 300.0, "spike": 120.0, "soak": 600.0, "tide": 300.0}
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,9 @@ class Plan:
             return self._share((int(part * STEPS) + 1) / STEPS)
         if self.shape == "spike":
             return self.users if SPIKE[0] <= part < SPIKE[1] else self._share(QUIET)
+        if self.shape == "tide":
+            grown = min((part - RISES) / (FULL - RISES), 1.0) if RISES <= part < FALLS else 0.0
+            return self._share(QUIET + (1 - QUIET) * grown)
         return self._share(SOAK_SHARE) if self.shape == "soak" else self.users
 
     def _share(self, part: float) -> int:

@@ -12,7 +12,8 @@ ALL = "all"
 DEFAULT = Path(__file__).with_name("thresholds.toml")
 PREFIX = "LOADTEST_THRESHOLD_"
 KEYS = ("p50_ms", "p95_ms", "p99_ms", "failed", "refused", "per_s", "required")
-STAGES = ("stage", "features")
+STAGES = ("stage", "features", "refused", "again")
+"""Rows of locust's table that are no calls."""
 REFUSED = ("429", "503")
 """Statuses with which the door turns somebody away; over gRPC they arrive as the same."""
 

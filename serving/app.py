@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
 from serving.board import Board
+from serving.edge.desk import Desk
 from serving.edge.fronts import Fronts
 from serving.edge.grpc import GrpcFront
 from serving.edge.http import build_app
@@ -28,12 +29,13 @@ from serving.families.family import Family, Tools
 from serving.imaging import volumes
 from serving.imaging.decode import decode
 from serving.manifest import EngineRecord
+from serving.pools import census
 from serving.pools.local import LocalPoolClient
 from serving.pools.pool import Pool
 from serving.pools.replica import RayPoolClient
 from serving.pools.selfcheck import Check
 from serving.pools.selfcheck import once as check_once
-from serving.router.admission import limits
+from serving.router.admission import Limits, Size, limits
 from serving.router.gate import Gate
 from serving.router.router import PoolClient, Router
 from serving.router.versions import Weights, shares
@@ -129,7 +131,7 @@ async def open_apart(settings: Settings, handles: dict[str, DeploymentHandle[Any
     begin_telling(settings)
     metrics = of_this_process()
     clients = {name: RayPoolClient(name, handle, metrics.resent.labels(name).inc) for name, handle in handles.items()}
-    return _fronts(settings, clients, metrics, None)
+    return _fronts(settings, clients, metrics, None, census.of)
 
 
 async def open_together(settings: Settings, handles: dict[str, DeploymentHandle[Any]]) -> Fronts:
@@ -148,13 +150,30 @@ def _board(settings: Settings) -> Board | None:
     return Board(settings.features.region) if settings.features.region else None
 
 
-def _fronts(settings: Settings, clients: Mapping[str, PoolClient], metrics: Metrics, board: Board | None) -> Fronts:
-    """The brain and both its fronts. `board`: of the node whose engines all its routers stand before."""
+def _fronts(
+    settings: Settings,
+    clients: Mapping[str, PoolClient],
+    metrics: Metrics,
+    board: Board | None,
+    size_of: Callable[[str], Size | None] = lambda _: None,
+) -> Fronts:
+    """The brain and both its fronts. `board`: of the node whose engines all its routers stand before.
+
+    `size_of`: a pool that has engines on several nodes, as it is now.
+    """
     metrics.prepare_edge(clients)
+
+    @cache
+    def limits_at(pool: str, size: Size | None) -> Limits:
+        return limits(pool_settings(settings, pool), len(settings.auth.tokens), size)
+
+    def limits_now(pool: str) -> Limits:
+        return limits_at(pool, size_of(pool))
+
     gates = {}
     for name in clients:
-        bounds = limits(pool_settings(settings, name), len(settings.auth.tokens))
-        gates[name] = Gate(name, bounds, board.row(name) if board and name == ADAPTIVE else None)
+        neighbours = board.row(name) if board and name == ADAPTIVE else None
+        gates[name] = Gate(name, limits_now(name), neighbours, partial(limits_now, name))
     served = served_models(settings)
     records = {model.manifest.model: model.manifest for model in served}
     brain = Router(clients, gates, served, metrics)
@@ -167,7 +186,8 @@ def _fronts(settings: Settings, clients: Mapping[str, PoolClient], metrics: Metr
             metrics.observe_share(records[name].pool, name, records[name].digest, share)
 
     weigh(settings.versions)
-    return Fronts(http, GrpcFront(brain, settings, observer=metrics, jobs=jobs), weigh)
+    noting = asyncio.create_task(Desk(brain, settings, metrics).keep_noting())
+    return Fronts(http, GrpcFront(brain, settings, observer=metrics, jobs=jobs), weigh, noting)
 
 
 def open_replica(settings: Settings, name: str) -> Pool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import serve
-from ray.serve.config import AutoscalingConfig, RequestRouterConfig
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouterConfig
 from ray.serve.schema import LoggingConfig
 
 from serving.app import open_apart, open_replica, open_together
@@ -21,9 +21,14 @@ from serving.pools.replica import PoolReplica
 from serving.served import manifests, pool_names, pool_settings
 from serving.settings import PoolSettings, Settings
 
+LOOK_BACK = 0.4
+"""The mean is taken over so much of the delay before more replicas: a burst that is over must not look as if it lasted."""
 QUIET = LoggingConfig(log_level="WARNING", enable_access_log=False)
 """Ray Serve makes a record of every request even where its access log is off, unless the level spares it that."""
 HASH_ROUTER = "serving.pools.affinity:AffinityRouter"
+SCALING = "serving.pools.scaling:band"
+TARGET_ONGOING = 1.5
+"""Requests inside and waiting for each that a node's engines take at a time: see `AutoscaleSettings`."""
 
 
 def code_version(settings: Settings) -> str:
@@ -114,11 +119,12 @@ def _scale(mine: PoolSettings) -> dict[str, Any]:
         "autoscaling_config": AutoscalingConfig(
             min_replicas=mine.replicas,
             max_replicas=max(scaling.max_replicas, mine.replicas),
-            target_ongoing_requests=scaling.target_ongoing,
+            target_ongoing_requests=scaling.target_ongoing or TARGET_ONGOING * mine.parallel,
             upscale_delay_s=scaling.up_after_s,
             downscale_delay_s=scaling.down_after_s,
             metrics_interval_s=min(2.0, scaling.up_after_s),
-            look_back_period_s=max(2.0, scaling.up_after_s),
+            look_back_period_s=max(2.0, LOOK_BACK * scaling.up_after_s),
+            policy=AutoscalingPolicy(policy_function=SCALING),  # type: ignore[no-untyped-call]
         )
     }
 

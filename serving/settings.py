@@ -80,12 +80,17 @@ class AutoscaleSettings(Section):
 
     max_replicas: int = Field(default=0, ge=0)
     """Most replicas; 0 keeps `replicas` fixed. With it, `replicas` is the least."""
-    target_ongoing: float = Field(default=8.0, gt=0)
-    """Requests inside and waiting that one replica is meant to have."""
+    target_ongoing: float | None = Field(default=None, gt=0)
+    """Requests inside and waiting that one replica is meant to have; 1.5 of what its engines take at a time unless said.
+
+    An engine that has so many is busy about two thirds of the time, whether they are clicks or images. Keep it below what the
+    door lets in (`max_wait_s`, `flood_waits`): the autoscaler does not see what is refused there."""
     up_after_s: float = Field(default=10.0, ge=0)
     """More load than that for so long adds replicas, seconds. Short: people wait."""
     down_after_s: float = Field(default=600.0, ge=0)
-    """Less load for so long removes some, seconds. Long: each change gives some images another home and another encode."""
+    """So little load for so long that those that stay would have less than half of the target each removes some, seconds.
+
+    Long: each change gives some images another home and another encode."""
 
 
 class PoolSettings(Section):
@@ -115,7 +120,7 @@ class PoolSettings(Section):
     max_bulk_wait_s: float = Field(default=10.0, gt=0)
     """The same for a bulk request, seconds."""
     parallel: int = Field(default=1, ge=1)
-    """Requests that the engines of all replicas work on at a time: 1 where they share a CPU, more on GPUs that batch."""
+    """Requests that the engines of one node work on at a time: 1 on a CPU, more on a GPU that batches."""
     max_tenant_share: float = Field(default=0.5, gt=0, le=1)
     """The part of the places and of the wait that one tenant may fill where there are several, 0..1."""
     threads: int = Field(default=2, ge=1)

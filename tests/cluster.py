@@ -3,7 +3,7 @@
 `Cluster` is for the tests. The program that it starts (`python tests/cluster.py NODES`, settings as MEDSERVE_ variables) builds
 the nodes with `ray.cluster_utils`, deploys the application in the shape "apart" with a replica on each node, says on one line
 where it listens, and then obeys one command a line: "scale N", "kill-node N", "add-node", "drain N", "upgrade", "weigh JSON",
-"quit". Ray's head has no Triton.
+"limit CORES", "quit". Ray's head has no Triton.
 """
 
 import json
@@ -26,6 +26,10 @@ BESIDE = "beside-a-triton"
 """What such a node offers plenty of, and a replica of any other pool takes one of: Ray's head has no Triton."""
 ROOM = "CLUSTER_ROOM"
 """Replicas that a node has room for: 2 where an upgrade is to start new ones beside the old."""
+APART = "CLUSTER_FRONT_APART"
+"""1 where the routers are to be on the head: a node then has its pool's replicas and its Triton and nothing else."""
+FRONT = "front"
+"""What the head offers plenty of, and such a router takes one of."""
 DRAIN_S = 40
 POOL = "adaptive"
 RAY_NODE = {"num_cpus": 1, "object_store_memory": 100 * 1024 * 1024}
@@ -34,14 +38,15 @@ RAY_NODE = {"num_cpus": 1, "object_store_memory": 100 * 1024 * 1024}
 class Cluster:
     """The program below, on free ports. A context manager.
 
-    After start: `http_url`, `grpc_address`, `pid`, and `nodes`: one dict a node with its `triton` address, `triton_pid` and
-    `region`. `log`: its standard error.
+    After start: `http_url`, `grpc_address`, `pid`, and `nodes`: one dict a node with its `triton` address, `triton_pid`,
+    `region`, Ray's `id` and how often it was `limited` (`Shares.limited`). `log`: its standard error.
     """
 
-    def __init__(self, nodes, room=1, replicas=0, **environ):
+    def __init__(self, nodes, room=1, replicas=0, front_apart=False, **environ):
         """`room`: replicas that a node has room for. `replicas`: at first, one a node unless said."""
         self._command = [sys.executable, __file__, str(nodes), str(replicas or nodes)]
-        self._environ = {**os.environ, "MEDSERVE_REPOSITORY__MODELS": "litemedsam", ROOM: str(room), **environ}
+        own = {"MEDSERVE_REPOSITORY__MODELS": "litemedsam", ROOM: str(room), APART: str(int(front_apart))}
+        self._environ = {**os.environ, **own, **environ}
 
     def __enter__(self):
         self._log = tempfile.TemporaryFile("w+")
@@ -92,6 +97,10 @@ class Cluster:
     def upgrade(self):
         """The application again, with another code version: every replica of pools and router is replaced."""
         return self._do("upgrade")
+
+    def limit(self, cores):
+        """Each node has no more than this of the cores from now on, as a pod's `resources.limits.cpu`."""
+        return self._do(f"limit {cores}")
 
     def replicas(self):
         """How many replicas of the pool run."""
@@ -147,8 +156,10 @@ class Node:
         self._cluster = cluster
         own = {**environ, "MEDSERVE_TRITON__ADDRESS": self.triton.grpc_address, "MEDSERVE_FEATURES__REGION": self.region}
         self._ray_node = cluster.add_node(resources={RESOURCE: int(os.environ[ROOM]), BESIDE: 100}, env_vars=own, **RAY_NODE)
-        shares.give(f"{number}-triton", TRITON, [self.triton.pid])
-        shares.give(f"{number}-ray", RAY, pids(self._ray_node))
+        self._limited = lambda: shares.limited(number)
+        shares.node(number)
+        shares.give(f"{number}/triton", TRITON, [self.triton.pid])
+        shares.give(f"{number}/ray", RAY, pids(self._ray_node))
 
     @property
     def node_id(self):
@@ -166,7 +177,8 @@ class Node:
         shm.remove(self.region)
 
     def said(self):
-        return {"triton": self.triton.grpc_address, "triton_pid": self.triton.pid, "region": self.region}
+        found = {"triton": self.triton.grpc_address, "triton_pid": self.triton.pid, "region": self.region}
+        return {**found, "limited": self._limited(), "id": self.node_id}
 
 
 def pids(ray_node):
@@ -198,6 +210,7 @@ class Program:
 
         self._http_port, self._grpc_port = free_ports(2)
         head = {"include_dashboard": False, "temp_dir": str(run_dir / "ray"), "env_vars": self._replicas_only, **RAY_NODE}
+        head["resources"] = {FRONT: 100}
         self._cluster = RayCluster(initialize_head=True, head_node_args=head)
         self._shares = Shares(os.getpid())
         self._shares.give("head", HEAD, pids(self._cluster.head_node))
@@ -286,6 +299,10 @@ class Program:
             time.sleep(0.1)
         raise TimeoutError(f"the pool has {dict(state.replica_states)}, not {replicas} replicas")
 
+    def limit(self, cores):
+        for number in self._nodes:
+            self._shares.limit(number, float(cores))
+
     def kill_node(self, number):
         self._nodes.pop(int(number)).kill()
 
@@ -363,8 +380,9 @@ def main():
     run_dir = Path(tempfile.gettempdir()) / f"{PREFIX}{os.getpid()}"
     guard(run_dir)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    pool = {"replicas": replicas, "resources": {RESOURCE: 1}}
-    program = Program(count, load(shape="apart", pools={POOL: pool, "contrastive": {"resources": {BESIDE: 1}}}), run_dir)
+    pools = {POOL: {"replicas": replicas, "resources": {RESOURCE: 1}}, "contrastive": {"resources": {BESIDE: 1}}}
+    routers = {"resources": {FRONT: 1}} if os.environ[APART] == "1" else {}
+    program = Program(count, load(shape="apart", pools=pools, router=routers), run_dir)
     try:
         program.obey()
     finally:

@@ -22,6 +22,8 @@ from serving.telemetry import tracing
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+READY_EVERY_S = 10.0
+"""How old what is noted of the pools' readiness may be."""
 OFF_LOOP_BYTES = 256 * 1024
 """Parsing or writing more than this happens in a thread: the event loop belongs to everybody."""
 
@@ -88,6 +90,18 @@ class Desk:
         for part, state in found.parts.items():
             self._observer.observe_ready(part, state == "ready")
         return found
+
+    async def keep_noting(self, every_s: float = READY_EVERY_S) -> None:
+        """The readiness again and again, as long as this process lives: a scrape need not come by way of its router.
+
+        A pod's exporter reads what was noted, and a router that nobody asks for `/readyz` would have noted nothing for hours.
+        """
+        while True:
+            try:
+                await self.readiness()
+            except Exception:
+                log.exception("the pools' readiness could not be asked for")
+            await asyncio.sleep(every_s)
 
     def greet(self, exchange: Exchange, headers: Mapping[str, str], timeout_s: float | None = None) -> Caller:
         """Who calls. Raises Fault."""

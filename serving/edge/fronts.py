@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +12,12 @@ from serving.edge.grpc import GrpcFront
 
 @dataclass(frozen=True)
 class Fronts:
-    """`http`: the ASGI application. `grpc`: the front that the RPC methods call. `weigh`: sets the weights of versions."""
+    """`http`: the ASGI application. `grpc`: the front that the RPC methods call. `weigh`: sets the weights of versions.
+
+    `noting`: the task that notes the pools' readiness, kept here lest it be collected.
+    """
 
     http: Any
     grpc: GrpcFront
     weigh: Callable[[Mapping[str, Mapping[str, float]]], None]
+    noting: asyncio.Task[None]

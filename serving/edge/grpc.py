@@ -166,7 +166,7 @@ class GrpcFront:
         asked = messages.read(data, health_pb2.HealthCheckRequest, self._desk.settings.limits).service
         if asked not in ("", INFERENCE):
             raise Fault(Kind.NOT_FOUND, f"this service is not here; ask for {INFERENCE} or for nothing", param="service")
-        ready = (await self._desk.brain.readiness()).ready
+        ready = (await self._desk.readiness()).ready
         states = health_pb2.HealthCheckResponse
         return states(status=states.SERVING if ready else states.NOT_SERVING)
 

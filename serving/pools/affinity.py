@@ -15,6 +15,7 @@ from ray.serve.experimental.consistent_hash_router import ConsistentHashRouter, 
 
 from serving.domain.image import ImageHandle
 from serving.domain.request import Request, images_of
+from serving.pools import census
 from serving.telemetry.metrics import of_this_process
 
 FALLBACK_REPLICAS = 2
@@ -38,6 +39,7 @@ class AffinityRouter(ConsistentHashRouter):
         before = frozenset(self._members)
         super().update_replicas(replicas)
         after = frozenset(self._members)
+        census.note(self._deployment_id.name, len(after), len(replicas))
         if before and after != before:
             direction = "up" if len(after) > len(before) else "down" if len(after) < len(before) else "swap"
             of_this_process().affinity_rehash.labels(self._deployment_id.name, direction).inc()

@@ -32,6 +32,14 @@ class Permit:
 
 
 @dataclass(frozen=True)
+class Size:
+    """How large a pool is now: nodes, each with engines of its own, and replicas on them."""
+
+    nodes: int = 1
+    replicas: int = 1
+
+
+@dataclass(frozen=True)
 class Limits:
     """What a gate allows.
 
@@ -112,13 +120,17 @@ _MESSAGES = {
 }
 
 
-def limits(pool: PoolSettings, tenants: int) -> Limits:
-    """The limits of a pool's gate. `tenants`: how many are configured; a share is kept free for others from two on."""
+def limits(pool: PoolSettings, tenants: int, size: Size | None = None) -> Limits:
+    """The limits of a pool's gate. `tenants`: how many are configured; a share is kept free for others from two on.
+
+    `size`: of a pool that grows and shrinks; else all its replicas are before the engines of one node.
+    """
     share = pool.max_tenant_share if tenants > 1 else 1.0
+    size = size or Size(replicas=pool.replicas)
     return Limits(
-        parallel=pool.parallel,
-        places=pool.max_ongoing * pool.replicas + pool.max_queued,
-        bulk_places=pool.max_bulk * pool.replicas,
+        parallel=pool.parallel * size.nodes,
+        places=pool.max_ongoing * size.replicas + pool.max_queued,
+        bulk_places=pool.max_bulk * size.replicas,
         max_wait_s=pool.max_wait_s,
         max_bulk_wait_s=pool.max_bulk_wait_s,
         max_click_wait_s=pool.max_click_wait_s or pool.max_wait_s,

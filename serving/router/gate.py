@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from serving.board import Row
@@ -33,12 +33,16 @@ class Gate:
     one go each service time, the service time of what leaves.
 
     `neighbours`: the gates of other routers before the same engines: what waits there is ahead of a newcomer here as well.
+    `resized`: the limits of a pool that grows and shrinks, as they are now.
     """
 
-    def __init__(self, pool: str, limits: Limits, neighbours: Row | None = None) -> None:
+    def __init__(
+        self, pool: str, limits: Limits, neighbours: Row | None = None, resized: Callable[[], Limits] | None = None
+    ) -> None:
         self.pool = pool
         self._limits = limits
         self._neighbours = neighbours
+        self._resized = resized
         self._costs = Costs()
         self._inside: dict[Permit, _Begun | None] = {}
         """In the order of entry -> how far it is, None while it waits."""
@@ -79,6 +83,7 @@ class Gate:
             work = replace(work, kind="", items=0)
         elsewhere = self._elsewhere(now_s)
         self._work(elsewhere, now_s)
+        self._resize()
         load = self._load(work, request.priority, request.tenant, now_s, elsewhere)
         own_s = load.service_s
         if request.priority is Priority.INTERACTIVE:
@@ -98,11 +103,17 @@ class Gate:
         """Give the place back. `spent`: the answer's stages in seconds, None where there was no answer."""
         elsewhere = self._elsewhere(now_s)
         self._work(elsewhere, now_s)
+        self._resize()
         begun = self._inside.pop(permit)
         if spent is not None:
             self._costs.learn(permit.work, spent, now_s - (permit.entered_s if begun is None else begun.at_s))
         self._begin(now_s)
         self._tell(elsewhere, now_s)
+
+    def _resize(self) -> None:
+        """Take up the limits of the pool as it is now."""
+        if self._resized is not None:
+            self._limits = self._resized()
 
     def _encodes(self, image: str, model: str) -> Permit | None:
         """Who is inside to encode this image for this model: Features of one are of no use to another."""

@@ -84,7 +84,7 @@ class Metrics:
             registry=registry,
         )  # fmt: skip
         self.pool_ready = Gauge(
-            "medserve_pool_ready", "Whether the pool and every engine of it took work when the scrape was made: 1 or 0.",
+            "medserve_pool_ready", "Whether the pool and every engine of it took work within the last seconds: 1 or 0.",
             ("pool",), registry=registry, multiprocess_mode="livemostrecent",
         )  # fmt: skip
         self.selfcheck_ok = Gauge(

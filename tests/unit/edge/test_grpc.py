@@ -129,6 +129,7 @@ def test_health(served):
         served.brain.ready = False
         assert health.Check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.NOT_SERVING
         assert next(watching).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert served.notes.ready == {"adaptive": False}, "for the scrape, too"
         watching.cancel()
         with pytest.raises(grpc.RpcError) as caught:
             health.Check(health_pb2.HealthCheckRequest(service="other"))

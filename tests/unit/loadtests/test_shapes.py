@@ -30,6 +30,7 @@ def at(shape, users, seconds, moments):
         ("ramp", "[2, 6, 8, 10, None]"),
         ("spike", "[2, 10, 2, 2, None]"),
         ("soak", "[8, 8, 8, 8, None]"),
+        ("tide", "[2, 10, 10, 2, None]"),
     ],
 )
 def test_users_over_time(shape, expected):

@@ -4,7 +4,7 @@ import pytest
 
 from serving.domain.request import Priority
 from serving.errors import Kind
-from serving.router.admission import Limits, Load, Refusal, TooShort, decide, limits
+from serving.router.admission import Limits, Load, Refusal, Size, TooShort, decide, limits
 from serving.settings import PoolSettings
 from serving.telemetry.metrics import SHED_REASONS
 
@@ -117,3 +117,9 @@ def test_clicks_have_a_bound_of_their_own_and_a_tight_one_in_a_flood(load, prior
     for beyond_s, refused in ((-0.001, False), (0.001, True)):
         found = decide(replace(LOAD, ahead_s=bound_s + beyond_s, **load), priority, 60, tight)
         assert (found is not None and found.reason == "wait") is refused
+
+
+def test_a_pool_on_more_nodes_takes_more_at_a_time():
+    pool = PoolSettings(replicas=2, max_ongoing=10, max_queued=5, max_bulk=3, parallel=4)
+    told = [(found.parallel, found.places, found.bulk_places) for found in (limits(pool, 0), limits(pool, 0, Size(3, 6)))]
+    assert told == [(4, 25, 6), (12, 65, 18)]

@@ -75,6 +75,23 @@ def test_the_service_time_is_what_passed_since_the_engine_was_free():
     assert enter(gate, at_s=1.0)[0].service_s == pytest.approx((PROMPT_S + 0.02 + 0.02) / 3)
 
 
+def test_a_pool_that_grows_takes_more_at_once_and_lets_go_what_it_began_when_it_shrinks():
+    size = [LIMITS]
+    gate = Gate("adaptive", LIMITS, resized=lambda: size[0])
+    permit, _ = enter(gate, IMAGE, at_s=-9)
+    gate.leave(permit, -9 + IMAGE_S, {"encode": IMAGE_S})
+    inside = [enter(gate, IMAGE)[0]]
+    assert isinstance(gate.enter(request(IMAGE), 0.0)[0], Permit), "as long as its own service and a little more"
+    assert isinstance(gate.enter(request(IMAGE), 0.0)[0], Refusal)
+    size[0] = replace(LIMITS, parallel=3)
+    inside.append(enter(gate, IMAGE)[0])
+    assert wait_s(gate, IMAGE) == (pytest.approx(IMAGE_S), 0), "three are worked on"
+    size[0] = LIMITS
+    for permit in inside:
+        gate.leave(permit, IMAGE_S, {"encode": IMAGE_S})
+    assert wait_s(gate, IMAGE, at_s=IMAGE_S)[0] == pytest.approx(IMAGE_S), "one is late, one waits"
+
+
 def test_engines_that_take_several_at_once():
     gate = taught(replace(LIMITS, parallel=4))
     for expected_s in (0, 0, 0, 0, PROMPT_S, 5 * PROMPT_S / 4):
