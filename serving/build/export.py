@@ -91,7 +91,10 @@ def to_openvino(onnx_path: Path, xml_path: Path) -> None:
 
 
 def runner(folder: Path, backend: str) -> Callable[[Arrays], list[npt.NDArray[Any]]]:
-    """The engine as the CPU profile runs it, in this process: inputs -> outputs in graph order."""
+    """The engine by the CPU profile's runtime, in this process: inputs -> outputs in graph order.
+
+    For any batch; the server compiles an image encoder for one image, and the self-check compares that one with these answers.
+    """
     if backend == "openvino":
         import openvino as ov
 
