@@ -99,7 +99,7 @@ class Cluster:
         return self._do("upgrade")
 
     def limit(self, cores):
-        """Each node has no more than this of the cores from now on, as a pod's `resources.limits.cpu`."""
+        """No node has more than this of the cores from now on, as by a pod's `resources.limits.cpu`."""
         return self._do(f"limit {cores}")
 
     def replicas(self):
@@ -215,7 +215,7 @@ class Program:
         self._shares = Shares(os.getpid())
         self._shares.give("head", HEAD, pids(self._cluster.head_node))
         self._nodes = {}
-        self._made = 0
+        self._made, self._limit = 0, None
         for _ in range(count):
             self.add_node()
         self._deploy()
@@ -300,8 +300,9 @@ class Program:
         raise TimeoutError(f"the pool has {dict(state.replica_states)}, not {replicas} replicas")
 
     def limit(self, cores):
+        self._limit = float(cores)
         for number in self._nodes:
-            self._shares.limit(number, float(cores))
+            self._shares.limit(number, self._limit)
 
     def kill_node(self, number):
         self._nodes.pop(int(number)).kill()
@@ -309,6 +310,8 @@ class Program:
     def add_node(self):
         environ, shares = self._replicas_only, self._shares
         self._nodes[self._made] = Node(self._made, self._settings, self._run_dir, self._cluster, environ, shares)
+        if self._limit:
+            shares.limit(self._made, self._limit)
         self._made += 1
 
     def count(self):

@@ -45,6 +45,12 @@ class Seen:
             self.counts["failed"] += 1
             self.codes[f"{kind} {sample.status} {sample.code}"] += 1
 
+    def __add__(self, other):
+        """Both stretches as one."""
+        kinds = {**self.seconds, **other.seconds}
+        seconds = {kind: [*self.seconds.get(kind, ()), *other.seconds.get(kind, ())] for kind in kinds}
+        return Seen(seconds, self.counts + other.counts, self.codes + other.codes)
+
     def p99_ms(self, kind):
         return 1000 * percentile(self.seconds[kind], 99) if self.seconds.get(kind) else float("nan")
 

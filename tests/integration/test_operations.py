@@ -36,7 +36,8 @@ def idle(cluster):
 @pytest.fixture(scope="module")
 def seen(cluster, idle):
     """name -> (before, during, seconds), in the order in which they were done."""
-    return asyncio.run(operations.in_closed_loops(cluster, ["upgrade", "canary", "drain"], SECONDS, THINK_S))
+    found = asyncio.run(operations.in_closed_loops(cluster, ["upgrade", "canary", "drain"], SECONDS, THINK_S))
+    return {name: rest for name, *rest in found}
 
 
 @pytest.mark.parametrize("name", ["upgrade", "canary", "drain"])
