@@ -30,7 +30,8 @@ APART = "CLUSTER_FRONT_APART"
 """1 where the routers are to be on the head: a node then has its pool's replicas and its Triton and nothing else."""
 FRONT = "front"
 """What the head offers plenty of, and such a router takes one of."""
-DRAIN_S = 40
+DRAIN_S = 90
+"""The chart allows 60 unless told. With half a core, a replica starts in no less, and the last one stays until another is up."""
 POOL = "adaptive"
 RAY_NODE = {"num_cpus": 1, "object_store_memory": 100 * 1024 * 1024}
 

@@ -71,7 +71,7 @@ async def measure(cluster, names, seconds, users, say=print, mark=lambda what: N
         await asyncio.sleep(max(seconds - (time.monotonic() - started), 5))
         during = users.begin()
         found.append((name, before, during, time.monotonic() - started))
-        say(f"{name}: {dict(during.counts)} {dict(during.codes)} models {dict(users.models)}")
+        say(f"{row(*found[-1])[0]} {dict(during.codes)} models {dict(users.models)}")
         if name in ("drain", "loss") and number < len(names):
             await in_thread(cluster.add_node)
             await asyncio.sleep(10)
