@@ -31,7 +31,7 @@ APART = "CLUSTER_FRONT_APART"
 FRONT = "front"
 """What the head offers plenty of, and such a router takes one of."""
 DRAIN_S = 90
-"""The chart allows 60 unless told. With half a core, a replica starts in no less, and the last one stays until another is up."""
+"""The chart allows 60 unless told. With half a core a replica starts in no less, and the last one stays until then."""
 POOL = "adaptive"
 RAY_NODE = {"num_cpus": 1, "object_store_memory": 100 * 1024 * 1024}
 
