@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -108,9 +109,13 @@ class EncodedImage:
             raise Fault(Kind.MALFORMED, "the image is empty: send its bytes", param="image")
         object.__setattr__(self, "sha256", hashlib.sha256(self.data).hexdigest())
 
+    @cached_property
+    def _content_key(self) -> str:
+        return hashlib.sha256(f"{self.sha256}|{self.raw}|{self.view}".encode()).hexdigest()
+
     def content_key(self) -> str:
         """Hex digest of bytes, layout and view: what picture this is, whoever sends it."""
-        return hashlib.sha256(f"{self.sha256}|{self.raw}|{self.view}".encode()).hexdigest()
+        return self._content_key
 
 
 @dataclass(frozen=True)

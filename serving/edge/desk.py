@@ -18,6 +18,7 @@ from serving.errors import Fault, Kind
 from serving.router.brain import Brain, Readiness
 from serving.settings import Settings
 from serving.telemetry import tracing
+from serving.telemetry.later import after_answer
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -145,7 +146,7 @@ class Desk:
     def serialised(self, exchange: Exchange, seconds: float) -> None:
         """Note how long writing the answer took."""
         exchange.stages["serialise"] = exchange.stages.get("serialise", 0.0) + seconds
-        self._observer.observe_stages(exchange.pool, exchange.model, {"serialise": seconds})
+        after_answer(self._observer.observe_stages, exchange.pool, exchange.model, {"serialise": seconds})
 
     async def settle(self, exchange: Exchange, work: Awaitable[T]) -> T | Fault:
         """The result, or the Fault for whatever went wrong: nothing but a cancellation leaves as an exception."""
@@ -167,19 +168,25 @@ class Desk:
                 self._note(exchange, kind, span)
 
     def _note(self, exchange: Exchange, kind: Kind | None, span: tracing.Span) -> None:
-        """Count, trace and log one settled call. `kind`: of its fault, if there was one."""
-        outcome = kind.row.outcome if kind else "ok"
-        priority, seconds = exchange.priority.value, exchange.seconds()
-        self._observer.observe_request(exchange.route, exchange.pool, exchange.model, outcome, priority, seconds)
+        """Trace one settled call now, count and log it when it is answered. `kind`: of its fault, if there was one."""
         span.note(
-            route=exchange.route, pool=exchange.pool, model=exchange.model, priority=priority, outcome=outcome,
-            code=kind.row.code if kind else "", features=exchange.features,
+            route=exchange.route, pool=exchange.pool, model=exchange.model, priority=exchange.priority.value,
+            outcome=_outcome(kind), code=kind.row.code if kind else "", features=exchange.features,
         )  # fmt: skip
+        after_answer(self._count, exchange, kind, exchange.seconds())
+
+    def _count(self, exchange: Exchange, kind: Kind | None, seconds: float) -> None:
+        labels = exchange.route, exchange.pool, exchange.model, _outcome(kind), exchange.priority.value
+        self._observer.observe_request(*labels, seconds)
         if log.isEnabledFor(logging.INFO):
-            log.info("request", extra={"fields": request_line(exchange, kind)})
+            log.info("request", extra={"fields": request_line(exchange, kind, seconds)})
 
 
-def request_line(exchange: Exchange, kind: Kind | None) -> dict[str, Any]:
+def _outcome(kind: Kind | None) -> str:
+    return kind.row.outcome if kind else "ok"
+
+
+def request_line(exchange: Exchange, kind: Kind | None, seconds: float) -> dict[str, Any]:
     """What is logged of one settled call: never who called, and nothing of what was sent. Times in milliseconds."""
     return {
         "request_id": exchange.request_id,
@@ -191,7 +198,7 @@ def request_line(exchange: Exchange, kind: Kind | None) -> dict[str, Any]:
         "model": exchange.model,
         "priority": exchange.priority.value,
         "features": exchange.features,
-        "total_ms": round(exchange.seconds() * 1000, 3),
+        "total_ms": round(seconds * 1000, 3),
         "stages_ms": {stage: round(seconds * 1000, 3) for stage, seconds in exchange.stages.items()},
         "trace_id": tracing.trace_id(),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import lru_cache
 
 HANDLE_PART = 32
 """Hex digits of each half of a handle: 128 bits of the content key, 128 bits of the Features' key."""
@@ -11,6 +12,7 @@ TAG = 8
 """Hex digits with which every Features' key of one model begins, so that a handle tells which version of a model made it."""
 
 
+@lru_cache(256)
 def model_tag(model_digest: str) -> str:
     """What the keys of a model's Features begin with. It says which model, and nothing of the image."""
     return hashlib.sha256(model_digest.encode()).hexdigest()[:TAG]

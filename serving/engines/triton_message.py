@@ -89,7 +89,7 @@ def _type(dtype: Any) -> str:
 
 
 def _count(shape: tuple[int, ...]) -> int:
-    return int(np.prod(shape, dtype=np.int64))
+    return math.prod(shape)
 
 
 def _lies_at(tensor: Any, place: Place) -> None:

@@ -16,6 +16,7 @@ from serving.errors import Fault, Kind
 from serving.families.family import Family, VolumeFamily
 from serving.pools import warmup
 from serving.telemetry import tracing
+from serving.telemetry.later import after_answer
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.stages import Stages
 
@@ -28,8 +29,9 @@ SelfCheck = Callable[[float], Awaitable[Mapping[tuple[str, str], bool]]]
 class Pool:
     """Answers requests with its families. `backend_ready` asks the node's Triton whether every engine is ready.
 
-    `publish` is called after each request to publish the Features store's state as metrics. `self_check`: asked once, after
-    the warm-up, for (model, engine) -> whether it answers as it was built; a model with one that does not is not served.
+    `publish` is called when a request is answered, to publish the Features store's state as metrics. `self_check`: asked
+    once, after the warm-up, for (model, engine) -> whether it answers as it was built; a model with one that does not is not
+    served.
     """
 
     def __init__(
@@ -79,13 +81,16 @@ class Pool:
             log.exception("request %s failed in pool %s after %.3f s", request.request_id, self.name, time.monotonic() - sent)
             return Fault(Kind.INTERNAL, "the model failed on this request; the server's log has the details")
         finally:
-            self._publish()
+            after_answer(self._publish)
+        after_answer(self._count, request, answer)
+        return answer
+
+    def _count(self, request: Request, answer: Answer) -> None:
         self._metrics.observe_stages(self.name, answer.model.name, answer.stages)
         if any(isinstance(image, ImageHandle) for image in images_of(request.task)):
             self._metrics.affinity.labels(self.name, "hit").inc()
         if answer.features:
             self._metrics.features_cache.labels(self.name, answer.features).inc()
-        return answer
 
     async def answer_volume(self, request: Request) -> AsyncGenerator[VolumeEvent | Fault, None]:
         """A volume's events as the work goes on; a Fault as a value is the last. Closing it cancels the work."""

@@ -11,7 +11,7 @@ from serving.router import neighbours
 from serving.router.admission import Limits, Load, Permit, Refusal, TooShort, decide
 from serving.router.demand import Demand
 from serving.router.neighbours import URGENCY, Elsewhere
-from serving.router.work import Costs, Lane, Work, work_of
+from serving.router.work import LANES, Costs, Lane, Work, work_of
 
 UNKNOWN_S = 1.0
 """When a place is free again while nothing is known of those who hold one."""
@@ -48,7 +48,7 @@ class Gate:
         """In the order of entry -> how far it is, None while it waits."""
         self._at_s = 0.0
         """When `_inside` was last brought up to date."""
-        self._demand = {lane: Demand() for lane in Lane}
+        self._demand = {lane: Demand() for lane in LANES}
 
     def __len__(self) -> int:
         return len(self._inside)
@@ -122,7 +122,7 @@ class Gate:
 
     def _begin(self, now_s: float) -> None:
         """Let each lane take up what it has room for."""
-        for lane in Lane:
+        for lane in LANES:
             mine = [(permit, at) for permit, at in self._inside.items() if permit.work.lane is lane]
             room = self._limits.parallel - sum(at is not None for _, at in mine)
             waiting = sorted((p for p, at in mine if at is None), key=lambda p: URGENCY[p.priority])
@@ -140,7 +140,7 @@ class Gate:
     def _speeds(self, elsewhere: Elsewhere) -> list[float]:
         """Of each lane: see `Elsewhere.speed`."""
         begun = [permit.work.lane for permit, begun in self._inside.items() if begun is not None]
-        return [elsewhere.speed(lane, begun.count(lane)) for lane in Lane]
+        return [elsewhere.speed(lane, begun.count(lane)) for lane in LANES]
 
     def _left_s(self, permit: Permit) -> float:
         """Service that is still to be done; nothing where it takes longer than expected."""

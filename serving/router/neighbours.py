@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from serving.board import Told
 from serving.domain.request import Priority
 from serving.router.demand import decayed
-from serving.router.work import Lane
+from serving.router.work import LANES, Lane
 
 URGENCY = {Priority.INTERACTIVE: 0, Priority.BULK: 1}
 Inside = tuple[Lane, Priority, float]
@@ -27,7 +27,7 @@ class Elsewhere:
         """
         seconds = count = 0.0
         for told in self._told:
-            for each in Lane:
+            for each in LANES:
                 done_s = self._parallel * told.speeds[each] * (self._now_s - told.at_s)
                 for urgency, (of_s, of) in enumerate(zip(told.seconds[each], told.counts[each], strict=True)):
                     left_s, done_s = max(of_s - done_s, 0.0), max(done_s - of_s, 0.0)
@@ -51,7 +51,7 @@ class Elsewhere:
 
 def tell(inside: Iterable[Inside], speeds: Iterable[float], demand: Iterable[float], now_s: float) -> Told:
     """What a gate tells of what is inside, and of the speed and the demand of each lane."""
-    seconds, counts = ([[0.0] * len(URGENCY) for _ in Lane] for _ in range(2))
+    seconds, counts = ([[0.0] * len(URGENCY) for _ in LANES] for _ in range(2))
     for lane, priority, left_s in inside:
         seconds[lane][URGENCY[priority]] += left_s
         counts[lane][URGENCY[priority]] += 1

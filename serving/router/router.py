@@ -18,6 +18,7 @@ from serving.router.admission import Permit, Refusal, TooShort
 from serving.router.brain import Readiness, ServedModel
 from serving.router.gate import Gate
 from serving.telemetry import tracing
+from serving.telemetry.later import after_answer
 
 READINESS_TIMEOUT_S = 2.0
 
@@ -105,7 +106,7 @@ class Router:
                 self._observer.observe_shed(pool, "pool_full")
             raise
         finally:
-            gate.leave(permit, time.monotonic(), spent)
+            after_answer(gate.leave, permit, time.monotonic(), spent)
 
     async def answer_volume(self, request: Request) -> AsyncGenerator[VolumeEvent, None]:
         """As `answer`, event by event. The place in the pool is held until the last, or until the iterator is closed."""

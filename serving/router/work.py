@@ -32,6 +32,10 @@ class Lane(IntEnum):
     """Whole volumes: slice by slice, each behind whatever else waits; they hold nobody up for longer than a slice."""
 
 
+LANES = tuple(Lane)
+"""All of them: an enumeration makes its members anew each time that it is gone through."""
+
+
 @dataclass(frozen=True)
 class Work:
     """The class of a task and how much of it there is: `items` of `kind` (images, texts), and `masks` objects to decode.

@@ -110,8 +110,31 @@ async def test_an_answer_says_who_and_how_long(front):
     assert (response.headers["x-request-id"], response.headers["x-features"]) == ("me-1", "miss")
     named = [part.split(";")[0] for part in response.headers["server-timing"].split(", ")]
     assert named == ["decode", "encode", "serialise", "total"]
+    await asyncio.sleep(0)
     assert front.notes.requests == [("segment", "adaptive", "sam", "ok", "interactive")]
     assert [(pool, model, set(stages)) for pool, model, stages in front.notes.stages] == [("adaptive", "sam", {"serialise"})]
+
+
+async def test_an_answer_goes_out_before_it_is_counted():
+    order = []
+
+    class Counting(Notes):
+        def observe_request(self, *said):
+            order.append("counted")
+
+    app = build_app(FakeBrain(), Settings(), observer=Counting(), metrics=bytes)
+
+    async def watched(scope, receive, send):
+        async def sending(message):
+            order.append(message["type"])
+            await send(message)
+
+        await app(scope, receive, sending)
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(watched), base_url="http://test") as client:
+        assert (await client.post("/v1/embed", json={"text": "a"})).status_code == 200
+        await asyncio.sleep(0)
+    assert order == ["http.response.start", "http.response.body", "counted"]
 
 
 @pytest.mark.parametrize("given", ["", "x" * 129, "ü", "a\tb"])
@@ -200,6 +223,7 @@ async def test_the_deadline_bounds_the_brain(front):
     assert (response.status_code, response.json()["error"]["code"]) == (504, "deadline_exceeded")
     assert response.json()["error"]["message"] == f"the deadline passed before the answer was ready: {MORE_TIME}"
     assert front.brain.cancelled == 1
+    await asyncio.sleep(0)
     assert front.notes.requests == [("embed", "", "", "deadline", "interactive")]
 
 

@@ -1,3 +1,5 @@
+import asyncio
+
 import pytest
 
 from serving.domain.answer import Answer, Embeddings, ModelInfo
@@ -33,6 +35,7 @@ REQUEST = Request(Embed(texts=("a",)), Deadline.after(3600), "id", model="m")
 async def test_an_answer_is_timed_and_counted():
     metrics = Metrics()
     assert await pool(ANSWER, metrics).answer(REQUEST) is ANSWER
+    await asyncio.sleep(0)
     text = metrics.scrape().decode()
     assert 'medserve_stage_duration_seconds_sum{model="m",pool="adaptive",stage="encode"} 0.2' in text
     assert 'medserve_features_cache_total{outcome="miss",pool="adaptive"} 1.0' in text
