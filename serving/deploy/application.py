@@ -51,10 +51,16 @@ def settings_of(arguments: Arguments) -> Settings:
 
 def await_records(settings: Settings, models: list[str], wait_s: float) -> None:
     """Wait for the records of built models, which the pools' pods publish. Raises SetupError."""
-    wanted = [name for model in models for name, _ in find(model.partition("=")[0]).models]
+    wanted = [name for model in models for name in records_of(model)]
     until = time.monotonic() + wait_s
     while missing := [name for name in wanted if not (settings.repository.path / f"{name}.json").exists()]:
         if time.monotonic() > until:
             raise SetupError(f"model {missing[0]} was not built within {wait_s:.0f} s: see the log of its pod's init container")
         log.info("waiting for %s to be built", ", ".join(missing))
         time.sleep(POLL_S)
+
+
+def records_of(model: str) -> list[str]:
+    """The names of the records that one of `models` makes: NAME, NAME=FILE or NAME@VERSION=FILE. Raises SetupError."""
+    name, at, version = model.partition("=")[0].partition("@")
+    return [f"{served}{at}{version}" for served, _ in find(name).models]

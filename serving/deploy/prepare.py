@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--release", required=True, help="the image's version: other code makes other engines")
     parser.add_argument("--repository", type=Path, required=True, help="this pod's model repository, made anew")
     parser.add_argument(
-        "models", nargs="+", help="names of `medserve models list`, NAME=FILE,FILE with checkpoints of your own"
+        "models", nargs="+", help="names of `medserve models list`; NAME=FILE,FILE or NAME@VERSION=FILE of your own checkpoints"
     )
     chosen = parser.parse_args(arguments)
     try:
@@ -65,8 +65,11 @@ def prepare(settings: Settings, cache: Path, release: str, repository: Path, mod
 
 
 def _built(model: str, home: Path, folder: Path) -> tuple[Manifest, ...]:
-    name, _, files = model.partition("=")
-    return build(name, home, folder, checkpoints=[Path(file) for file in files.split(",") if file], say=_say)
+    """NAME, NAME=FILE,FILE or NAME@VERSION=FILE; a version is a model beside NAME."""
+    said, _, files = model.partition("=")
+    name, _, version = said.partition("@")
+    checkpoints = [Path(file) for file in files.split(",") if file]
+    return build(name, home, folder, checkpoints=checkpoints, version=version, say=_say)
 
 
 def key(release: str, processor: str) -> str:

@@ -1,7 +1,14 @@
 """Who reaches whom in the chart: routes, policies, and the selectors of what names pods."""
 
+import re
+
+import helm
 import pytest
 from charts import GOOD, objects, pods, rendered
+
+
+def jobs_of_the_alerts():
+    return set(re.findall(r'job="([\w-]+)"', (helm.ROOT / "deploy" / "observability" / "rules" / "alerts.yaml").read_text()))
 
 
 @pytest.mark.parametrize("name", ["one name", "every name"])
@@ -72,6 +79,9 @@ def test_what_names_pods_finds_some(name):
     for monitor in objects(name, "PodMonitor"):
         scraped = set().union(*matching(monitor["spec"]["selector"]["matchLabels"]))
         assert {each["port"] for each in monitor["spec"]["podMetricsEndpoints"]} <= scraped
+        named = {each["port"]: each["relabelings"] for each in monitor["spec"]["podMetricsEndpoints"]}
+        assert named["triton"] == [{"targetLabel": "job", "replacement": "medserve-triton"}]
+        assert {rule["replacement"] for (rule,) in named.values()} >= jobs_of_the_alerts()
     services = {each["metadata"]["name"]: each["spec"]["ports"][0]["port"] for each in objects(name, "Service")}
     for route in (*objects(name, "HTTPRoute"), *objects(name, "GRPCRoute")):
         (backend,) = route["spec"]["rules"][0]["backendRefs"]

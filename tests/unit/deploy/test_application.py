@@ -8,7 +8,7 @@ from ray import serve
 from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
 
 from serving.deploy import application
-from serving.deploy.application import Arguments, await_records, settings_of
+from serving.deploy.application import Arguments, await_records, records_of, settings_of
 from serving.errors import SetupError
 from serving.settings import load
 
@@ -56,3 +56,10 @@ def test_it_gives_up_with_the_model_s_name(tmp_path):
     settings = load(None, {}, repository={"path": tmp_path})
     with pytest.raises(SetupError, match="litemedsam was not built within 0 s"):
         await_records(settings, ["litemedsam"], 0.0)
+
+
+def test_a_version_has_a_record_of_its_own():
+    assert records_of("litemedsam@2=/models/checkpoints/tuned.pth") == ["litemedsam@2"]
+    assert set(records_of("synthetic-cxr")) == {"synthetic-cxr-clip", "synthetic-cxr-chexzero"}
+    with pytest.raises(SetupError, match="imaginary"):
+        records_of("imaginary@2=/models/checkpoints/tuned.pth")

@@ -4,6 +4,7 @@ import pytest
 
 from serving.deploy import prepare
 from serving.manifest import EngineRecord, Manifest, read_all
+from serving.settings import load
 
 
 def manifest(model, *engines):
@@ -41,3 +42,19 @@ def test_an_unknown_model_is_one_line_and_a_failure(tmp_path, capsys, monkeypatc
         prepare.main([f"--cache={tmp_path}", "--release=1", f"--repository={tmp_path / 'r'}", "imaginary"])
     assert ended.value.code == 1
     assert "imaginary" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("said", "name", "version", "files"),
+    [
+        ("litemedsam", "litemedsam", "", []),
+        ("chexzero=/models/a.pt,/models/b.pt", "chexzero", "", ["/models/a.pt", "/models/b.pt"]),
+        ("litemedsam@2=/models/tuned.pth", "litemedsam", "2", ["/models/tuned.pth"]),
+    ],
+)
+def test_a_model_may_name_a_version_and_checkpoints(monkeypatch, tmp_path, said, name, version, files):
+    asked = []
+    monkeypatch.setattr(prepare, "build", lambda *given, **more: asked.append((given[0], more)) or ())
+    prepare.prepare(load(None, {}), tmp_path / "cache", "0.1.0", tmp_path / "repository", [said])
+    ((given, more),) = asked
+    assert (given, more["version"], [str(file) for file in more["checkpoints"]]) == (name, version, files)

@@ -7,6 +7,12 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/part-of: medserve
 {{- end }}
 
+{{- /* Selects the pods that build models, for kubectl: a pod without the container that is asked for ends `kubectl logs`. */ -}}
+{{- define "medserve.builders" -}}
+{{- $components := eq .Values.mode "kuberay" | ternary (keys .Values.pools | sortAlpha) (list "standalone") -}}
+app.kubernetes.io/instance={{ .Release.Name }},app.kubernetes.io/component in ({{ join "," $components }})
+{{- end }}
+
 {{- /* Labels of an object. */ -}}
 {{- define "medserve.labels" -}}
 {{ include "medserve.selector" . }}
