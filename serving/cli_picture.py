@@ -10,7 +10,7 @@ import numpy.typing as npt
 from serving.client import calls
 from serving.errors import Fault
 
-INSTALL = "pip install 'medserve[serve]'"
+INSTALL = "pip install -e '.[serve]' in medserve's checkout"
 
 
 def shown(image: Path, index: int | None) -> Path | npt.NDArray[np.uint8]:
