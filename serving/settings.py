@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from serving.errors import SetupError
 
-NOT_SETTINGS = ("MEDSERVE_CONFIG", "MEDSERVE_TOKEN")
-"""Variables that name something else: this file, and the bearer token of the commands that ask a server."""
+NOT_SETTINGS = ("MEDSERVE_CONFIG", "MEDSERVE_TOKEN", "MEDSERVE_URL", "MEDSERVE_GRPC")
+"""Variables that name something else: this file, and the token and addresses of a server for the commands that ask one."""
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 

@@ -1,4 +1,4 @@
-"""The chart's values as the pages write them: each name that a page or its `--set` uses exists in the schema."""
+"""The pages: each value of the chart that one names, or sets by `--set`, is in the schema, and each link leads somewhere."""
 
 import functools
 import json
@@ -74,3 +74,15 @@ def test_the_pages_name_values():
 @pytest.mark.parametrize("number", range(len(BLOCK.findall(text("deploy.md")))))
 def test_the_values_that_deploy_writes_out_are_taken(number):
     jsonschema.validate(yaml.safe_load(BLOCK.findall(text("deploy.md"))[number]), SCHEMA)
+
+
+def test_every_link_between_the_pages_leads_somewhere():
+    pages = [*ROOT.glob("*.md"), *(page for folder in ("docs", "serving", "deploy") for page in (ROOT / folder).rglob("*.md"))]
+    dead = [
+        (page.name, target)
+        for page in pages
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
+        if "://" not in target and not (page.parent / target).exists()
+    ]
+    assert pages
+    assert dead == []

@@ -68,4 +68,5 @@ def test_a_node_s_environment_names_its_own_parts():
 
 
 def test_the_client_s_token_is_no_setting():
-    assert load(environ={"MEDSERVE_TOKEN": "swordfish"}) == load(environ={})
+    asked = {"MEDSERVE_TOKEN": "swordfish", "MEDSERVE_URL": "http://elsewhere:8000", "MEDSERVE_GRPC": "elsewhere:9000"}
+    assert load(environ=asked) == load(environ={})
