@@ -4,7 +4,7 @@ import re
 
 import helm
 import pytest
-from charts import GOOD, objects, pods, rendered
+from charts import GOOD, containers, objects, pods, rendered
 
 
 def jobs_of_the_alerts():
@@ -87,3 +87,11 @@ def test_what_names_pods_finds_some(name):
         (backend,) = route["spec"]["rules"][0]["backendRefs"]
         assert services[backend["name"]] == backend["port"]
         assert route["spec"]["parentRefs"] == [{"name": "public"}]
+
+
+def test_the_command_that_shows_the_build_names_the_pods_that_build():
+    """`kubectl logs -l ... -c prepare` ends at the first pod that has no such container."""
+    page = (helm.ROOT / "docs" / "deploy.md").read_text()
+    (named,) = re.findall(r"app.kubernetes.io/component in \(([\w,]+)\)' -c prepare", page)
+    assert {component for component, spec, _ in pods("cpu") if "prepare" in containers(spec)} == set(named.split(","))
+    assert [component for component, spec, _ in pods("standalone") if "prepare" in containers(spec)] == ["standalone"]
