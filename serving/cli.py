@@ -27,6 +27,7 @@ app.add_typer(node, name="node", help="A node of a cluster: drain.")
 add_client_commands(app)
 add_bench(app)
 
+WHOLE = "`make setup`, or pip install -e '.[serve,local,build]', in medserve's checkout"
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="A TOML file of settings.")]
 
 
@@ -118,4 +119,9 @@ def main() -> None:
         app()
     except SetupError as exc:
         print(f"medserve: {exc}", file=sys.stderr)
+        raise SystemExit(1) from exc
+    except ModuleNotFoundError as exc:
+        if exc.name is None or exc.name.split(".")[0] == "serving":
+            raise
+        print(f"medserve: this needs {exc.name}, which a light client does not have: {WHOLE}", file=sys.stderr)
         raise SystemExit(1) from exc
