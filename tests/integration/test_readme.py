@@ -1,4 +1,4 @@
-"""The README's client code runs as printed, and the interface's page: its Python, and its three ways to send an image by curl."""
+"""What the README and the page of the interface print runs: Python, and the three ways to send an image by curl."""
 
 import os
 import re
@@ -16,8 +16,8 @@ pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[2]
 README, API = ROOT / "README.md", ROOT / "docs" / "api.md"
 HERE, HERE_GRPC = "http://127.0.0.1:8000", "127.0.0.1:9000"
-LIVER_PX = 9479
-"""Of the mask that the page shows."""
+LIVER_PX, OTHERWISE_PX = 9479, 500
+"""Of the mask that the page shows, and how far another window or processor may be off."""
 
 
 def blocks(page, language):
@@ -53,7 +53,8 @@ def test_the_interface_s_python_runs(server, folder):
     subprocess.run(["bash", "-ec", sending(server).split("\n\n")[0]], cwd=folder, check=True)
     over_http, session = blocks(API, "python")
     told = ran([sys.executable, "-c", over_http.replace(HERE, server.http_url)], cwd=folder)
-    assert f"(300, 484) {LIVER_PX} " in told
+    (area,) = re.findall(r"\(300, 484\) (\d+) ", told)
+    assert abs(int(area) - LIVER_PX) < OTHERWISE_PX
     told = ran([sys.executable, "-c", session.replace(HERE_GRPC, server.grpc_address)], cwd=folder)
     assert len(told.split()) == 2
 
@@ -63,8 +64,9 @@ def test_the_three_ways_to_send_an_image_run(server, folder):
     if "--json" not in ran(["curl", "--help", "all"]):
         pytest.skip("this curl has no --json")
     told = ran(["bash", "-ec", sending(server)], cwd=folder, env=os.environ)
-    assert told.count('"masks"') == 3
-    assert told.count(f'"area_px":{LIVER_PX},') >= 2
+    areas = [int(area) for area in re.findall(r'"area_px":(\d+),', told)]
+    assert len(areas) == 3
+    assert all(abs(area - LIVER_PX) < OTHERWISE_PX for area in areas)
 
 
 def test_the_commands_are_in_the_first_screen():
