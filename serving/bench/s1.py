@@ -199,7 +199,8 @@ async def _sessions(bench: Bench, users: int, seconds: float) -> tuple[Run, int]
             while await load.sent_away(sample, reply):
                 away += 1
                 if time.perf_counter() - began >= seconds:
-                    return await line.close()
+                    await line.close()
+                    return
                 sample, reply = await load.ask_once(line, asking.encode(picture.png), began)
             if reply is None or not sample.ok:
                 found.samples.append(sample)
