@@ -117,8 +117,8 @@ class PoolSettings(Section):
 
     Clients that wait for each answer never ask for more than can be done, however many they are: this does not refuse them.
     """
-    max_bulk_wait_s: float = Field(default=10.0, gt=0)
-    """The same for a bulk request, seconds."""
+    max_bulk_wait_s: float = Field(default=30.0, gt=0)
+    """The same for a bulk request, seconds: as long as a request may take unless it says more."""
     parallel: int = Field(default=1, ge=1)
     """Requests that the engines of one node work on at a time: 1 on a CPU, more on a GPU that batches."""
     max_tenant_share: float = Field(default=0.5, gt=0, le=1)

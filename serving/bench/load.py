@@ -126,8 +126,7 @@ async def closed(
                 if time.perf_counter() - began >= seconds:
                     return
                 sample, reply = await ask_once(line, ask, began)
-                while patient and sample.status == 503 and reply is not None:
-                    await asyncio.sleep(float(reply.header(b"retry-after") or RETRY_AFTER_S))
+                while patient and await sent_away(sample, reply):
                     if time.perf_counter() - began >= seconds:
                         return
                     sample, reply = await ask_once(line, ask, began)
@@ -140,6 +139,14 @@ async def closed(
     await asyncio.gather(*(work(mine) for mine in asks))
     found.seconds = time.perf_counter() - began
     return found
+
+
+async def sent_away(sample: Sample, reply: Reply | None) -> bool:
+    """Whether a pool was full; if so, once the time has passed after which the server said to come back."""
+    if sample.status != 503 or reply is None:
+        return False
+    await asyncio.sleep(float(reply.header(b"retry-after") or RETRY_AFTER_S))
+    return True
 
 
 async def together(dial: Dial, asks: Sequence[Ask]) -> Run:

@@ -109,7 +109,7 @@ class TooShort:
     def fault(self, pool: str) -> Fault:
         """What the client is told."""
         takes = f"the {pool} pool takes about {max(1, round(1000 * self.least_s))} ms for such a request"
-        return Fault(Kind.DEADLINE, f"{takes}, more than its deadline leaves: allow more time", param="deadline")
+        return Fault(Kind.DEADLINE, f"{takes}, more than its deadline leaves", param="deadline")
 
 
 _MESSAGES = {

@@ -63,7 +63,7 @@ def test_who_has_too_little_time_is_told_how_much_it_takes(least_s, said):
     fault = TooShort(least_s).fault("adaptive")
     assert (fault.kind, fault.param, fault.retry_after_s) == (Kind.DEADLINE, "deadline", None)
     assert fault.message == (
-        f"the adaptive pool takes about {said} for such a request, more than its deadline leaves: allow more time"
+        f"the adaptive pool takes about {said} for such a request, more than its deadline leaves"
     )
 
 
