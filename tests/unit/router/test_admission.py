@@ -62,9 +62,7 @@ def test_a_deadline_that_is_too_short_for_the_work_alone_is_no_matter_of_the_lin
 def test_who_has_too_little_time_is_told_how_much_it_takes(least_s, said):
     fault = TooShort(least_s).fault("adaptive")
     assert (fault.kind, fault.param, fault.retry_after_s) == (Kind.DEADLINE, "deadline", None)
-    assert fault.message == (
-        f"the adaptive pool takes about {said} for such a request, more than its deadline leaves"
-    )
+    assert fault.message == (f"the adaptive pool takes about {said} for such a request, more than its deadline leaves")
 
 
 @pytest.mark.parametrize(
