@@ -54,16 +54,17 @@ def segment(
         with Client(url, token=token) as client:
             said = _given(boxes=boxes, points=points, index=index, deadline_s=deadline_s)
             found = client.segment(image, model=model, **said)
+        if as_json:
+            print(json.dumps(_plain(found)))
+        else:
+            for mask in found.masks:
+                print(f"object {mask.object}  score {mask.score:.3f}  area {mask.area_px} px  box {_words(mask.box)}")
+            print(f"model {found.model.name}  features {found.features}  " + _stages(found.stages_ms))
+        # The answer is told before: a picture that cannot be written must not take it along.
         drawn = output is None or write_masks(output, shown(image, index), [mask.array for mask in found.masks])
     if not drawn:
         typer.echo(f"medserve: the masks are on black: to show this file too, {INSTALL}", err=True)
-    if as_json:
-        print(json.dumps(_plain(found)))
-        return
-    for mask in found.masks:
-        print(f"object {mask.object}  score {mask.score:.3f}  area {mask.area_px} px  box {_words(mask.box)}")
-    print(f"model {found.model.name}  features {found.features}  " + _stages(found.stages_ms))
-    if output is not None:
+    if output is not None and not as_json:
         print(f"wrote {output}")
 
 

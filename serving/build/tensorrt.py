@@ -56,7 +56,8 @@ def installed(names: Sequence[str] = tuple(PACKAGES)) -> Builder:
         except ImportError:
             continue
         return Builder(PACKAGES[module], str(api.__version__), api)
-    raise SetupError("no TensorRT is installed: pip install 'medserve[tensorrt]' on a GPU, 'medserve[tensorrt-rtx]' anywhere")
+    where = "in medserve's checkout, pip install -e '.[tensorrt]' on a GPU, '.[tensorrt-rtx]' anywhere"
+    raise SetupError(f"no TensorRT is installed: {where}")
 
 
 def gpu() -> str:

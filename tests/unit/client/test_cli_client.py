@@ -36,6 +36,13 @@ def test_segment(run, picture, tmp_path, served):
     assert served.brain.seen[0].task.image.media_type == "image/png"
 
 
+def test_a_picture_that_cannot_be_written_does_not_take_the_answer_along(run, picture, tmp_path):
+    result = run("segment", picture, "--box", "1,2,30,40", "--output", tmp_path / "no folder" / "out.png")
+    assert "object 0  score 0.500" in result.stdout
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+
+
 def test_segment_as_json(run, picture, served):
     result = run("segment", picture, "--point", "3,4", "--point", "5,6,-", "--json", "--deadline", "200")
     assert json.loads(result.stdout)["masks"][0]["counts"]
