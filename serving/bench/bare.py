@@ -35,10 +35,9 @@ class OpenVino:
     """One compiled model; `infer` gives its outputs by name. `hint`: the precision asked of the plugin.
 
     `outputs`: the graph is cut down to these, as the served engine is to what a request wants; all where none is named.
-    `one_image`: it is compiled for one image a call, as an engine is that writes into the arena.
     """
 
-    def __init__(self, path: Path, hint: str, threads: int, outputs: tuple[str, ...] = (), *, one_image: bool = False) -> None:
+    def __init__(self, path: Path, hint: str, threads: int, outputs: tuple[str, ...] = ()) -> None:
         import openvino as ov
 
         properties = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
@@ -46,8 +45,6 @@ class OpenVino:
         if outputs:
             results = [one for one in model.get_results() if one.input_value(0).get_names() & set(outputs)]
             model = ov.Model(results, model.get_parameters(), "cut")
-        if one_image:
-            model.reshape({one: [1, *list(one.partial_shape)[1:]] for one in model.inputs})
         self._compiled = ov.Core().compile_model(model, "CPU", properties)
         self._request = self._compiled.create_infer_request()
         self.inputs = [one.any_name for one in self._compiled.inputs]
@@ -81,14 +78,12 @@ class OnnxRuntime:
 Runner = OpenVino | OnnxRuntime
 
 
-def open_engine(
-    repository: Path, record: dict[str, Any], threads: int = 0, outputs: tuple[str, ...] = (), *, one_image: bool = False
-) -> Runner:
+def open_engine(repository: Path, record: dict[str, Any], threads: int = 0, outputs: tuple[str, ...] = ()) -> Runner:
     """The engine of one record as the CPU profile runs it."""
     folder = repository / record["name"] / record["version"]
     threads = threads or cores()
     if (folder / "model.xml").exists():
-        return OpenVino(folder / "model.xml", precision_hint(folder), threads, outputs, one_image=one_image)
+        return OpenVino(folder / "model.xml", precision_hint(folder), threads, outputs)
     return OnnxRuntime(folder / "model.onnx", threads, outputs)
 
 
@@ -110,7 +105,7 @@ class Segmenter:
     def __init__(self, repository: Path, model: str = "litemedsam", threads: int = 0) -> None:
         engines = read_record(repository, model)["engines"]
         self.records: dict[str, dict[str, Any]] = {part: found[0] for part, found in engines.items()}
-        self.encoder = open_engine(repository, self.records["image_encoder"], threads, one_image=True)
+        self.encoder = open_engine(repository, self.records["image_encoder"], threads)
         self.decoder = open_engine(repository, self.records["mask_decoder"], threads, ONE_MASK)
 
     def encode(self, tensor: npt.NDArray[np.float32]) -> Arrays:

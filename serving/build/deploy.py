@@ -52,7 +52,7 @@ def deploy(
         parity = {}
         for part, spec in specs.items():
             say(f"building {spec.name}")
-            parity[part] = _export(parts, part, folders[part])
+            parity[part] = _export(parts, part, folders[part], one_image=bool(spec.writes))
         choices: Mapping[str, Choice] = {}
         if gate is not None:
             say("the precision gate: real images, each engine against float32")
@@ -69,12 +69,13 @@ def deploy(
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _export(parts: Parts, name: str, folder: Path) -> dict[str, float]:
+def _export(parts: Parts, name: str, folder: Path, *, one_image: bool) -> dict[str, float]:
+    """`one_image`: what writes into the arena gets one image a call (one slot) on a CPU; the ONNX graph is a GPU's, too."""
     part = parts.parts[name]
     folder.mkdir(parents=True)
     export.to_onnx(part, folder / "model.onnx")
     if part.backend == "openvino":
-        export.to_openvino(folder / "model.onnx", folder / "model.xml")
+        export.to_openvino(folder / "model.onnx", folder / "model.xml", one_image=one_image)
     return export.compare(part, folder, parts.samples[name], parts.answers.get(name))
 
 

@@ -30,8 +30,8 @@ def to_tokens(grid: Tensor) -> Tensor:
     return grid.permute(0, 2, 3, 1).flatten(1, 2)
 
 
-def normalised(tokens: Tensor, norm: nn.LayerNorm) -> Tensor:
-    """Without the scale and shift, which `behind` puts into a projection."""
+def unscaled(tokens: Tensor, norm: nn.LayerNorm) -> Tensor:
+    """The normalisation without the scale and shift, which `behind` puts into a projection."""
     return F.layer_norm(tokens, tokens.shape[-1:], eps=norm.eps)
 
 
@@ -47,7 +47,7 @@ class FoldedAttention(nn.Module):
         super().__init__()
         self.side, self.window = side, window
         self.heads, self.norm = attention.heads, attention.norm
-        width, head = attention.proj.in_features, attention.head_width
+        head = attention.head_width
         with torch.no_grad():
             weight, bias = behind(attention.norm, attention.qkv.weight, attention.qkv.bias)
             query, key, value = (rows.flatten(0, 1) for rows in weight.unflatten(0, (self.heads, 3, head)).unbind(1))
@@ -58,11 +58,10 @@ class FoldedAttention(nn.Module):
             self.proj = _linear(attention.proj.weight, attention.proj.bias + attention.proj.weight @ value_bias)
             self.offsets: Tensor
             self.register_buffer("offsets", attention.attention_biases[:, attention.bias_index].contiguous())
-        assert width == self.heads * head
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        tiles = self._windows(normalised(x, self.norm))
+        tiles = self._windows(unscaled(x, self.norm))
         q, k, v = (self._by_head(projection(tiles)) for projection in (self.query, self.key, self.value))
         mixed = (q @ k.transpose(-1, -2) + self.offsets).softmax(-1) @ v
         return self.proj(self._together(mixed.transpose(1, 2).flatten(2), x.shape[0]))
@@ -99,7 +98,7 @@ class FoldedFeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        return self.fc2(F.gelu(self.fc1(normalised(x, self.norm))))
+        return self.fc2(F.gelu(self.fc1(unscaled(x, self.norm))))
 
 
 class FoldedBlock(nn.Module):

@@ -1,5 +1,7 @@
 """One Triton with LiteMedSAM's engines and variants of them, for all tests of this folder; its arena is empty at each begin."""
 
+from dataclasses import replace
+
 import pytest
 from engine_node import LONG_S, PARTS, REPOSITORY, Node, started
 
@@ -18,10 +20,10 @@ def manifest():
 def variants(manifest):
     """Further engines on the built artefacts: (name, part, configuration).
 
-    "region_": Features as tensors, by the very text that a native backend gets.
+    "region_": Features as tensors, by the very text that a native backend gets; the encoder's file takes one image a call.
     """
     for part in PARTS[:2]:
-        spec = specs(manifest)[part]
+        spec = replace(specs(manifest)[part], max_batch=1)
         native = config.tensorrt(spec).replace("tensorrt", "openvino").replace("model.plan", "model.xml")
         yield f"region_{part}", part, native.replace("KIND_GPU", "KIND_CPU")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from engine_node import LONG_S, PARTS, PROMPT, REPOSITORY, boxes, near, picture, until
+from engine_node import LONG_S, PARTS, PROMPT, REPOSITORY, boxes, near, picture, same, until
 
 from serving.build import weights
 from serving.build.catalogue import find
@@ -105,11 +105,9 @@ async def test_calls_that_go_together_are_those_of_one_at_a_time(node):
 @pytest.mark.parametrize(("encoder", "decoder"), [("region_", ""), ("", "region_"), ("region_", "region_")])
 async def test_features_as_tensors_of_the_region_give_the_same_masks(node, encoder, decoder):
     named, shared = await node.encode("slot", picture(2)), await node.encode("region", picture(2), encoder)
-    held, expected = node.features(shared), await node.decode(named, PROMPT)
-    # An engine that is compiled for any batch rounds otherwise than one that is compiled for one image.
-    assert all(near(value, held[name], 1e-5) for name, value in node.features(named).items())
-    found = await node.decode(shared, PROMPT, decoder)
-    assert all(near(value, found[name]) for name, value in expected.items())
+    assert same(node.features(named), node.features(shared))
+    expected = await node.decode(named, PROMPT)
+    assert same(await node.decode(shared, PROMPT, decoder), expected)
 
 
 async def test_region_encodes_at_the_same_time_each_write_their_own_slot(node):

@@ -34,12 +34,12 @@ class Decode(nn.Module):
 
 
 def parts():
-    image, points = torch.rand(1, 3, 8, 8), torch.rand(1, 2, 2, 2)
+    images, points = torch.rand(2, 3, 8, 8), torch.rand(1, 2, 2, 2)
     made = {
-        "encoder": Part(Encode(), {"image": image}, {}, ("x0",), "openvino"),
+        "encoder": Part(Encode(), {"image": images}, {"image": {0: "b"}}, ("x0",), "openvino"),
         "decoder": Part(Decode(), {"x0": torch.rand(1, 4), "points": points}, {"points": {1: "p"}}, ("mask",), "onnxruntime"),
     }
-    samples = {name: [{key: value.numpy() for key, value in part.inputs.items()}] for name, part in made.items()}
+    samples = {name: [{key: value[:1].numpy() for key, value in part.inputs.items()}] for name, part in made.items()}
     return Parts(made, samples, {})
 
 
@@ -65,6 +65,16 @@ def test_a_gate_s_choice_is_in_the_record_and_the_others_passed_by_parity(built)
     assert not list(repository.glob(".build-*"))
 
 
+def test_a_file_for_the_cpu_of_what_writes_features_takes_one_image_and_the_graph_any(built):
+    folder = built[0] / "m_encoder" / "1"
+    images = np.random.default_rng(0).random((3, 3, 8, 8), np.float32)
+    one = precision.open_openvino(folder)
+    apart = [one({"image": image[None]})["x0"] for image in images]
+    with pytest.raises(RuntimeError, match="shape"):
+        one({"image": images})
+    np.testing.assert_allclose(precision.open_onnx(folder)({"image": images})["x0"], np.concatenate(apart), rtol=1e-6)
+
+
 def test_what_is_stored_is_what_the_engines_answer_one_behind_the_other(built):
     encoder, decoder = (built[0] / name / "1" for name in ("m_encoder", "m_decoder"))
     inputs, stored = selfcheck.load(encoder / selfcheck.FILE)
@@ -81,7 +91,7 @@ def test_a_gate_that_is_failed_leaves_what_was_there(tmp_path, monkeypatch):
     def fails(folders):
         raise SetupError("engine m_encoder fails its precision gate")
 
-    monkeypatch.setattr(deploy, "_export", lambda part, folder, samples: {})
+    monkeypatch.setattr(deploy, "_export", lambda *given, **more: {})
     before = tmp_path / "m_encoder" / "1" / "model.xml"
     before.parent.mkdir(parents=True)
     before.write_text("the one before")

@@ -1,8 +1,7 @@
 """Encodes into a store: ones that do nothing, and ones that wait until a test lets them go."""
 
-import asyncio
-
 import numpy as np
+from gated import Gated, turns
 
 from serving import shm
 from serving.domain.image import Frame
@@ -40,25 +39,12 @@ async def kind_of(awaitable):
     raise AssertionError("no fault")
 
 
-class Gate:
-    """An encode that waits until it is let go, and tells how often it began, ended and was cancelled."""
+class Gate(Gated):
+    """An encode that waits until it is let go."""
 
     def __init__(self, failure=None):
-        self.failure = failure
-        self.begun = self.cancelled = 0
-        self.open = asyncio.Event()
+        super().__init__(lambda given: None, failure, held=True)
 
     async def encode(self, slot):
-        self.begun += 1
-        try:
-            await self.open.wait()
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
-        if self.failure is not None:
-            raise self.failure
-
-
-async def turns(count=5):
-    for _ in range(count):
-        await asyncio.sleep(0)
+        """The slot itself is not kept: it would not be free again."""
+        await self(None)

@@ -15,7 +15,7 @@ async def test_misses_at_the_same_time_make_one_encode(store):
     await turns()
     gate.open.set()
     found = await asyncio.gather(*waiting)
-    assert gate.begun == 1
+    assert len(gate.calls) == 1
     assert [outcome for _, outcome in found] == ["miss"] + ["coalesced"] * 4
     assert len({(made.slot.index, made.slot.generation) for made, _ in found}) == 1
 
@@ -40,7 +40,7 @@ async def test_one_client_leaving_does_not_hurt_the_others(store, leaver):
     found = await asyncio.gather(*waiting, return_exceptions=True)
     assert isinstance(found[leaver], asyncio.CancelledError)
     assert all(found[index][0].handle == "h.k" for index in range(3) if index != leaver)
-    assert (gate.begun, gate.cancelled) == (1, 0)
+    assert (len(gate.calls), gate.cancelled) == (1, 0)
     assert store.get("k") is not None
 
 
@@ -55,7 +55,7 @@ async def test_when_all_have_left_the_encode_is_cancelled_and_a_newcomer_starts_
     await asyncio.gather(*waiting, return_exceptions=True)
     assert (await asyncio.wait_for(newcomer, 30))[1] == "miss"
     await turns()
-    assert (gate.begun, gate.cancelled) == (1, 1)
+    assert (len(gate.calls), gate.cancelled) == (1, 1)
     assert store.get("k") is not None
 
 
@@ -66,7 +66,7 @@ async def test_a_failure_goes_to_those_who_waited_and_is_not_kept(store):
     gate.open.set()
     found = await asyncio.gather(*waiting, return_exceptions=True)
     assert [getattr(fault, "kind", None) for fault in found] == [Kind.ENGINE_FAILED] * 3
-    assert gate.begun == 1
+    assert len(gate.calls) == 1
     # The errors are still held here, and with them the frames of the encode: its key is free all the same.
     assert (await asyncio.wait_for(put(store, "k"), 30))[1] == "miss"
 
@@ -129,7 +129,7 @@ async def test_the_deadline_of_the_first_is_not_the_deadline_of_the_others(store
     assert raised.value.kind is Kind.DEADLINE
     found = await asyncio.wait_for(asyncio.gather(*others), 30)
     assert sorted(outcome for _, outcome in found) == ["coalesced", "coalesced", "miss"]
-    assert (short.begun, patient.begun) == (1, 1)
+    assert (len(short.calls), len(patient.calls)) == (1, 1)
 
 
 async def test_a_failure_nobody_waits_for_is_not_reported_as_lost(store, caplog):
@@ -161,7 +161,7 @@ async def test_who_joins_gets_the_features_and_keeps_the_encode_alive(store):
     await turns()
     gate.open.set()
     assert (await joined).handle == "h.k"
-    assert (gate.begun, gate.cancelled) == (1, 0)
+    assert (len(gate.calls), gate.cancelled) == (1, 0)
 
 
 @pytest.mark.parametrize(("kind", "told"), [(Kind.DEADLINE, None), (Kind.ENGINE_FAILED, Kind.ENGINE_FAILED)])

@@ -2,6 +2,7 @@ import asyncio
 
 import numpy as np
 import pytest
+from gated import Gated, turns
 
 from serving.embeddings.vectors import ENTRY_BYTES, VectorStore
 from serving.errors import Fault, Kind
@@ -15,44 +16,17 @@ class Clock:
         return self.now_s
 
 
-class Maker:
-    """Makes rows of one batch, waits until it is let go, and tells how often it began and was cancelled."""
-
-    def __init__(self, failure=None, floats=4):
-        self.failure, self.floats = failure, floats
-        self.calls, self.cancelled = [], 0
-        self.open = asyncio.Event()
-        self.open.set()
-
-    async def __call__(self, missing):
-        self.calls.append(tuple(missing))
-        try:
-            await self.open.wait()
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
-        if self.failure is not None:
-            raise self.failure
-        return np.array([[index] * self.floats for index in missing], np.float32)
+def maker(failure=None, floats=4, **more):
+    """Makes rows of one batch."""
+    return Gated(lambda missing: np.array([[index] * floats for index in missing], np.float32), failure, **more)
 
 
 def room(entries, floats=4):
     return entries * (4 * floats + ENTRY_BYTES)
 
 
-def held_open(failure=None):
-    maker = Maker(failure)
-    maker.open.clear()
-    return maker
-
-
-async def turns(count=5):
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
 async def test_only_what_is_missing_is_made_in_one_call_and_given_in_order():
-    store, make = VectorStore(room(9), 60), Maker()
+    store, make = VectorStore(room(9), 60), maker()
     assert (await store.get_or_make_all(["a", "b"], make))[1] == "miss"
     found, outcome = await store.get_or_make_all(["c", "b", "d", "c", "a"], make)
     assert (make.calls, outcome) == ([(0, 1), (0, 2)], "miss")
@@ -63,7 +37,7 @@ async def test_only_what_is_missing_is_made_in_one_call_and_given_in_order():
 
 async def test_values_are_read_only_copies_of_their_rows():
     store = VectorStore(room(9), 60)
-    (value, _), _ = await store.get_or_make_all(["a", "b"], Maker())
+    (value, _), _ = await store.get_or_make_all(["a", "b"], maker())
     assert (value.flags.writeable, value.base) == (False, None)
 
 
@@ -78,7 +52,7 @@ async def test_one_key_alone():
 
 
 async def test_the_budget_is_bytes_with_overhead_and_the_least_recently_used_leaves():
-    store, make = VectorStore(room(2), 60), Maker()
+    store, make = VectorStore(room(2), 60), maker()
     await store.get_or_make_all(["a", "b"], make)
     assert store.get("a") is not None
     await store.get_or_make_all(["c"], make)
@@ -89,8 +63,8 @@ async def test_the_budget_is_bytes_with_overhead_and_the_least_recently_used_lea
 
 async def test_what_is_above_the_budget_is_given_and_not_kept():
     store = VectorStore(room(1), 60)
-    await store.get_or_make_all(["small"], Maker())
-    (big,), _ = await store.get_or_make_all(["big"], Maker(floats=1000))
+    await store.get_or_make_all(["small"], maker())
+    (big,), _ = await store.get_or_make_all(["big"], maker(floats=1000))
     assert big.shape == (1000,)
     assert (store.get("big"), store.stats.entries) == (None, 1)
 
@@ -98,7 +72,7 @@ async def test_what_is_above_the_budget_is_given_and_not_kept():
 async def test_time_to_live_counts_from_the_last_use():
     clock = Clock()
     store = VectorStore(room(9), 60, clock)
-    await store.get_or_make_all(["used", "idle"], Maker())
+    await store.get_or_make_all(["used", "idle"], maker())
     clock.now_s += 59
     assert store.get("used") is not None
     clock.now_s += 1
@@ -109,7 +83,7 @@ async def test_time_to_live_counts_from_the_last_use():
 
 
 async def test_overlapping_calls_make_each_value_once():
-    store, first, second = VectorStore(room(9), 60), held_open(), Maker()
+    store, first, second = VectorStore(room(9), 60), maker(held=True), maker()
     one = asyncio.create_task(store.get_or_make_all(["a", "b"], first))
     await turns()
     other = asyncio.create_task(store.get_or_make_all(["b", "c"], second))
@@ -124,7 +98,7 @@ async def test_overlapping_calls_make_each_value_once():
 
 @pytest.mark.parametrize("leaver", [0, 1, 2])
 async def test_one_client_leaving_does_not_hurt_the_others(leaver):
-    store, make = VectorStore(room(9), 60), held_open()
+    store, make = VectorStore(room(9), 60), maker(held=True)
     waiting = [asyncio.create_task(store.get_or_make_all(["a", "b"][: 2 - n // 2], make)) for n in range(3)]
     await turns()
     waiting[leaver].cancel()
@@ -138,13 +112,13 @@ async def test_one_client_leaving_does_not_hurt_the_others(leaver):
 
 
 async def test_when_all_have_left_it_is_cancelled_and_a_newcomer_starts_afresh():
-    store, make = VectorStore(room(9), 60), held_open()
+    store, make = VectorStore(room(9), 60), maker(held=True)
     waiting = [asyncio.create_task(store.get_or_make_all(["a"], make)) for _ in range(2)]
     await turns()
     for task in waiting:
         task.cancel()
     await turns(1)
-    newcomer = asyncio.create_task(store.get_or_make_all(["a"], Maker()))
+    newcomer = asyncio.create_task(store.get_or_make_all(["a"], maker()))
     await asyncio.gather(*waiting, return_exceptions=True)
     assert (await newcomer)[1] == "miss"
     assert (len(make.calls), make.cancelled) == (1, 1)
@@ -152,17 +126,17 @@ async def test_when_all_have_left_it_is_cancelled_and_a_newcomer_starts_afresh()
 
 
 async def test_a_failure_goes_to_those_who_waited_and_is_not_kept():
-    store, make = VectorStore(room(9), 60), held_open(Fault(Kind.ENGINE_FAILED, "no"))
+    store, make = VectorStore(room(9), 60), maker(Fault(Kind.ENGINE_FAILED, "no"), held=True)
     waiting = [asyncio.create_task(store.get_or_make_all(["a"], make)) for _ in range(3)]
     await turns()
     make.open.set()
     found = await asyncio.gather(*waiting, return_exceptions=True)
     assert [getattr(fault, "kind", None) for fault in found] == [Kind.ENGINE_FAILED] * 3
-    assert (await store.get_or_make_all(["a"], Maker()))[1] == "miss"
+    assert (await store.get_or_make_all(["a"], maker()))[1] == "miss"
 
 
 async def test_the_deadline_of_the_first_is_not_the_deadline_of_the_others():
-    store, short, patient = VectorStore(room(9), 60), held_open(Fault(Kind.DEADLINE, "too late")), Maker()
+    store, short, patient = VectorStore(room(9), 60), maker(Fault(Kind.DEADLINE, "too late"), held=True), maker()
     first = asyncio.create_task(store.get_or_make_all(["a", "b"], short))
     await turns()
     others = [asyncio.create_task(store.get_or_make_all(["b", "c"], patient)) for _ in range(3)]
@@ -176,7 +150,7 @@ async def test_the_deadline_of_the_first_is_not_the_deadline_of_the_others():
 
 
 async def test_a_failure_nobody_waits_for_is_not_reported_as_lost(caplog):
-    store, make = VectorStore(room(9), 60), held_open(ValueError("x"))
+    store, make = VectorStore(room(9), 60), maker(ValueError("x"), held=True)
     waiting = asyncio.create_task(store.get_or_make_all(["a"], make))
     await turns()
     make.open.set()

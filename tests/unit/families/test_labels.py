@@ -2,6 +2,7 @@ import asyncio
 
 import numpy as np
 import pytest
+from gated import Gated, turns
 
 from serving.errors import Fault, Kind
 from serving.families.labels import LabelTables, check_sentences, fill, unit
@@ -14,18 +15,8 @@ def vector(text):
     return unit(np.random.default_rng(sum(text.encode())).normal(size=8))
 
 
-class Encoder:
-    """Counts its calls and what they carry; waits where `go` is not set."""
-
-    def __init__(self):
-        self.calls = []
-        self.go = asyncio.Event()
-        self.go.set()
-
-    async def __call__(self, texts):
-        self.calls.append(list(texts))
-        await self.go.wait()
-        return np.stack([vector(text) for text in texts])
+def encoder(**more):
+    return Gated(lambda texts: np.stack([vector(text) for text in texts]), **more)
 
 
 def expected(names, sets):
@@ -34,7 +25,7 @@ def expected(names, sets):
 
 
 async def test_a_row_is_the_renormalised_mean_over_the_templates():
-    encode = Encoder()
+    encode = encoder()
     table = await LabelTables("d").table(NAMES, SETS, encode)
     assert (table.shape, table.dtype, table.flags.writeable) == ((6, 8), np.float32, False)
     assert np.abs(table - expected(NAMES, SETS)).max() <= 1e-6
@@ -42,7 +33,7 @@ async def test_a_row_is_the_renormalised_mean_over_the_templates():
 
 
 async def test_a_set_that_is_known_is_one_object_and_rows_are_shared_between_sets():
-    tables, encode = LabelTables("d"), Encoder()
+    tables, encode = LabelTables("d"), encoder()
     first = await tables.table(NAMES, SETS, encode)
     assert await tables.table(NAMES, SETS, encode) is first
     turned = await tables.table(NAMES[::-1], SETS[:1], encode)
@@ -52,13 +43,11 @@ async def test_a_set_that_is_known_is_one_object_and_rows_are_shared_between_set
 
 
 async def test_the_same_new_labels_at_the_same_time_make_one_call():
-    tables, encode = LabelTables("d"), Encoder()
-    encode.go.clear()
+    tables, encode = LabelTables("d"), encoder(held=True)
     waiting = [asyncio.create_task(tables.table(NAMES, SETS, encode)) for _ in range(3)]
     waiting.append(asyncio.create_task(tables.table((*NAMES[:2], "new"), SETS[:1], encode)))
-    for _ in range(5):
-        await asyncio.sleep(0)
-    encode.go.set()
+    await turns()
+    encode.open.set()
     found = await asyncio.gather(*waiting)
     assert [sorted(call) for call in encode.calls[1:]] == [["new", "sign of new"]]
     assert all(table is found[0] for table in found[:3])
@@ -66,7 +55,7 @@ async def test_the_same_new_labels_at_the_same_time_make_one_call():
 
 
 async def test_both_stores_are_bounded():
-    tables, encode = LabelTables("d", rows_bytes=4 * (512 + 32), tables_bytes=2 * (512 + 32)), Encoder()
+    tables, encode = LabelTables("d", rows_bytes=4 * (512 + 32), tables_bytes=2 * (512 + 32)), encoder()
     for round_ in range(2):
         for name in "abcdef":
             await tables.table((name,), (("{}",),), encode)

@@ -34,8 +34,6 @@ class TritonPythonModel:
         }
         self.reads = reading(_shapes(parameters.get("READS", ""), self.model.input))
         self.writes = writing(_shapes(parameters.get("WRITES", ""), self.model.output))
-        if self.writes:  # one image a slot: for shapes that are known the plugin leaves out copies that it must otherwise make
-            self.model.reshape({one: [1, *list(one.partial_shape)[1:]] for one in self.model.inputs})
         self.inputs = [one["name"] for one in config["input"] if one["name"] != SLOT]
         self.batched = config["max_batch_size"] > 1 and not (self.reads or self.writes)
         self.compiled = {}
