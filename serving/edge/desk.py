@@ -199,7 +199,7 @@ def request_line(exchange: Exchange, kind: Kind | None, seconds: float) -> dict[
         "priority": exchange.priority.value,
         "features": exchange.features,
         "total_ms": round(seconds * 1000, 3),
-        "stages_ms": {stage: round(seconds * 1000, 3) for stage, seconds in exchange.stages.items()},
+        "stages_ms": {stage: round(took * 1000, 3) for stage, took in exchange.stages.items()},
         "trace_id": tracing.trace_id(),
     }
 

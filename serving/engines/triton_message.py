@@ -78,7 +78,7 @@ def outputs(response: Any) -> dict[str, npt.NDArray[Any]]:
             continue
         dtype = triton_to_np_dtype(tensor.datatype)
         shape = tuple(tensor.shape)
-        if dtype is not None and dtype is not np.object_ and len(content) == np.dtype(dtype).itemsize * _count(shape):
+        if dtype is not None and dtype is not np.object_ and len(content) == np.dtype(dtype).itemsize * math.prod(shape):
             found[tensor.name] = np.frombuffer(content, dtype).reshape(shape)
     return found
 
@@ -86,10 +86,6 @@ def outputs(response: Any) -> dict[str, npt.NDArray[Any]]:
 def _type(dtype: Any) -> str:
     name: str = np_to_triton_dtype(np.dtype(dtype))
     return name
-
-
-def _count(shape: tuple[int, ...]) -> int:
-    return math.prod(shape)
 
 
 def _lies_at(tensor: Any, place: Place) -> None:
